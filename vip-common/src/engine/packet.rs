@@ -1,0 +1,65 @@
+//! A frame in memory.
+
+use std::vec::Vec;
+
+use zerocopy::IntoBytes as _;
+
+use crate::{
+    pipeline::{EditFailed, Packet, mend_in_place},
+    wire::{Header, Ipv4},
+};
+
+/// A frame in a buffer that is aligned as packets are in the kernel.
+#[derive(Clone, Debug)]
+pub struct FramePacket {
+    /// Two bytes each, so that headers at even offsets are aligned.
+    words: Vec<u16>,
+    length: usize,
+    tagged: bool,
+}
+
+impl FramePacket {
+    /// A copy of the frame, without VLAN tag beside the bytes.
+    pub fn new(frame: &[u8]) -> Self {
+        let mut words = std::vec![0u16; frame.len().div_ceil(2)];
+        for (to, from) in words.as_mut_bytes().iter_mut().zip(frame) {
+            *to = *from;
+        }
+        Self { words, length: frame.len(), tagged: false }
+    }
+
+    /// Whether the frame carries a VLAN tag beside the bytes.
+    pub const fn set_tagged(&mut self, tagged: bool) {
+        self.tagged = tagged;
+    }
+
+    /// The frame.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.words.as_bytes().iter().copied().take(self.length).collect()
+    }
+}
+
+impl Packet for FramePacket {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.tagged
+    }
+
+    fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
+        let end = offset.checked_add(H::LEN).filter(|end| *end <= self.length)?;
+        H::mut_from_bytes(self.words.as_mut_bytes().get_mut(offset..end)?).ok()
+    }
+
+    fn mend_transport_checksum(
+        &mut self,
+        offset: usize,
+        optional: bool,
+        from: Ipv4,
+        to: Ipv4,
+    ) -> Result<(), EditFailed> {
+        mend_in_place(self, offset, optional, from, to)
+    }
+}

@@ -1,0 +1,230 @@
+//! Tables in memory.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    vec::Vec,
+};
+
+use crate::{
+    pipeline::{OwnerCell, Tables},
+    tables::{
+        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members,
+        Meter, Move, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Traffic,
+        VniAddress,
+    },
+    wire::Ipv4,
+};
+
+/// The tables of one host, with a clock that stands still until it is moved.
+#[derive(Debug, Default)]
+pub struct MemoryTables {
+    /// Nanoseconds since boot.
+    pub now: Cell<u64>,
+    /// CONFIG.
+    pub config: Option<Config>,
+    /// EIPS.
+    pub eips: HashMap<Ipv4, EipEntry>,
+    /// ADDRS.
+    pub addresses: HashMap<VniAddress, AddressEntry>,
+    /// MACS.
+    pub macs: HashMap<MacKey, u32>,
+    /// IFPORTS.
+    pub interfaces: HashMap<u32, u32>,
+    /// PORTS.
+    pub ports: BTreeMap<u32, PortEntry>,
+    /// GRANTS.
+    pub grants: HashMap<GrantKey, Grant>,
+    /// OWNERS.
+    pub owners: BTreeMap<u32, Slot>,
+    /// MEMBERS.
+    pub members: BTreeMap<u32, Members>,
+    /// SUBNETS: (VNI, first address, mask).
+    pub subnets: Vec<(u32, Ipv4, Ipv4, SubnetEntry)>,
+    /// ROUTES: (first address, mask).
+    pub routes: Vec<(Ipv4, Ipv4, RouteEntry)>,
+    /// NEXTHOPS.
+    pub next_hops: HashMap<Ipv4, NextHop>,
+    /// NETWORKS.
+    pub networks: BTreeMap<u16, EipNetwork>,
+    /// MOVES.
+    pub moves: RefCell<BTreeMap<u32, Move>>,
+    /// What came out of EVENTS.
+    pub events: RefCell<Vec<Event>>,
+    /// METERS, by class.
+    pub meters: RefCell<[Meter; 2]>,
+    /// DROPS.
+    pub drops: RefCell<BTreeMap<u32, u64>>,
+    /// EIP_TRAFFIC.
+    pub eip_traffic: RefCell<BTreeMap<u32, Traffic>>,
+    /// VIP_TRAFFIC.
+    pub vip_traffic: RefCell<BTreeMap<u32, Traffic>>,
+}
+
+/// An entry of OWNERS.
+#[derive(Debug, Default)]
+pub struct Slot(Cell<OwnerEntry>);
+
+impl Slot {
+    /// An entry with this content.
+    pub const fn new(entry: OwnerEntry) -> Self {
+        Self(Cell::new(entry))
+    }
+
+    /// The content.
+    pub const fn get(&self) -> OwnerEntry {
+        self.0.get()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut OwnerEntry)) {
+        let mut entry = self.0.get();
+        change(&mut entry);
+        self.0.set(entry);
+    }
+}
+
+impl OwnerCell for &Slot {
+    fn word(self) -> OwnerWord {
+        self.get().word
+    }
+
+    fn pending(self) -> Pending {
+        self.get().pending
+    }
+
+    fn damped_until(self) -> u64 {
+        self.get().damped_until
+    }
+
+    fn set_damped_until(self, at: u64) {
+        self.update(|entry| entry.damped_until = at);
+    }
+
+    fn reported(self) -> u64 {
+        self.get().reported
+    }
+
+    fn set_reported(self, at: u64) {
+        self.update(|entry| entry.reported = at);
+    }
+
+    fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool {
+        let is_old = self.word() == old;
+        if is_old {
+            self.update(|entry| entry.word = new);
+        }
+        is_old
+    }
+
+    fn swap_pending(self, old: Pending, new: Pending) -> bool {
+        let is_old = self.pending() == old;
+        if is_old {
+            self.update(|entry| entry.pending = new);
+        }
+        is_old
+    }
+}
+
+/// The entry of the longest prefix that holds.
+fn longest<'e, V>(candidates: impl Iterator<Item = (Ipv4, &'e V)>) -> Option<&'e V> {
+    candidates.max_by_key(|(mask, _)| mask.raw().count_ones()).map(|(_, value)| value)
+}
+
+impl<'t> Tables for &'t MemoryTables {
+    type Owner = &'t Slot;
+
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    fn eip(&self, address: Ipv4) -> Option<&EipEntry> {
+        self.eips.get(&address)
+    }
+
+    fn address(&self, key: &VniAddress) -> Option<&AddressEntry> {
+        self.addresses.get(key)
+    }
+
+    fn port_by_mac(&self, key: &MacKey) -> Option<u32> {
+        self.macs.get(key).copied()
+    }
+
+    fn port_by_interface(&self, ifindex: u32) -> Option<u32> {
+        self.interfaces.get(&ifindex).copied()
+    }
+
+    fn port(&self, index: u32) -> Option<&PortEntry> {
+        self.ports.get(&index)
+    }
+
+    fn grant(&self, key: &GrantKey) -> Option<&Grant> {
+        self.grants.get(key)
+    }
+
+    fn owner(&self, slot: u32) -> Option<&'t Slot> {
+        self.owners.get(&slot)
+    }
+
+    fn members(&self, slot: u32) -> Option<&Members> {
+        self.members.get(&slot)
+    }
+
+    fn subnet(&self, key: &VniAddress) -> Option<&SubnetEntry> {
+        longest(
+            self.subnets
+                .iter()
+                .filter(|(vni, network, mask, _)| *vni == key.vni && key.address.is_in(*network, *mask))
+                .map(|(_, _, mask, entry)| (*mask, entry)),
+        )
+    }
+
+    fn route(&self, destination: Ipv4) -> Option<&RouteEntry> {
+        longest(
+            self.routes
+                .iter()
+                .filter(|(network, mask, _)| destination.is_in(*network, *mask))
+                .map(|(_, mask, entry)| (*mask, entry)),
+        )
+    }
+
+    fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
+        self.next_hops.get(&address)
+    }
+
+    fn network(&self, index: u16) -> Option<&EipNetwork> {
+        self.networks.get(&index)
+    }
+
+    fn record_move(&self, index: u32, record: &Move) {
+        self.moves.borrow_mut().insert(index, *record);
+    }
+
+    fn notify(&self, event: &Event) {
+        let Some(kind) = event.kind() else { return };
+        let class = kind.class();
+        let mut meters = self.meters.borrow_mut();
+        if meters.get_mut(class as usize).is_some_and(|meter| meter.admit(class, event.at)) {
+            self.events.borrow_mut().push(*event);
+        }
+    }
+
+    fn observe(&self, _: u64) {
+        // The engine's caller has the verdict itself.
+    }
+
+    fn count_drop(&self, reason: u32) {
+        *self.drops.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    fn count_eip(&self, index: u32, direction: Direction, bytes: usize) {
+        self.eip_traffic.borrow_mut().entry(index).or_default().count(direction, bytes as u64);
+    }
+
+    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize) {
+        self.vip_traffic.borrow_mut().entry(slot).or_default().count(direction, bytes as u64);
+    }
+}

@@ -1,0 +1,196 @@
+//! Who owns a VIP, and how that changes.
+//!
+//! A claim takes effect on its own packet, by one compare-and-swap of the VIP's word. Damping delays alternation only: a VIP has
+//! a bucket of [`DAMPING_BURST`] moves, refilled one per [`DAMPING_INTERVAL_NS`]; a claim beyond it waits in the entry's pending
+//! word until its due time, when the first packet to the VIP takes it. So the last claim always wins in the end, and no timer is needed.
+
+use super::tables::{OwnerCell, Tables};
+use crate::tables::{
+    ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, Move, OwnerWord, Pending,
+};
+
+/// How often a compare-and-swap is tried: each failure means that somebody else's claim succeeded.
+const ATTEMPTS: u32 = 4;
+
+/// How often the agent hears that a member other than the owner uses a VIP, in nanoseconds.
+const REPORT_INTERVAL_NS: u64 = 200_000_000;
+
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum ClaimOutcome {
+    /// The claimant is the owner now, or has been before.
+    Accepted,
+    /// The claim waits for its due time, or lost against a simultaneous one.
+    Waiting,
+}
+
+/// Who makes a claim, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// VIP slot.
+    pub slot: u32,
+    /// Port index of the claimant, which has the *own* right.
+    pub port: u32,
+    /// VRID whose virtual router MAC it claims with; 0: its own MAC.
+    pub vrid: u8,
+    /// How.
+    pub form: ClaimForm,
+}
+
+/// The owner of the VIP in `slot` at this moment: takes a waiting claim whose time has come first.
+///
+/// A slot that does not exist is owned by nobody.
+#[inline(always)]
+pub fn present_owner<T: Tables>(tables: &T, slot: u32) -> OwnerWord {
+    let Some(cell) = tables.owner(slot) else { return OwnerWord::default() };
+    let pending = cell.pending();
+    if pending != Pending::NONE && pending.is_due(tables.now()) {
+        take_pending(tables, cell, slot, pending);
+    }
+    cell.word()
+}
+
+/// Makes a waiting claim effective, if nobody else did and its claimant still has the right.
+#[inline(never)]
+fn take_pending<T: Tables>(tables: &T, cell: T::Owner, slot: u32, pending: Pending) {
+    if !cell.swap_pending(pending, Pending::NONE) {
+        return;
+    }
+    let port = pending.port();
+    let may_own = tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own());
+    if let (true, Some(form)) = (may_own, pending.form()) {
+        let now = tables.now();
+        let from = cell.damped_until().max(now);
+        cell.set_damped_until(from + DAMPING_INTERVAL_NS);
+        let _lost_to_newer_claim = set_owner(tables, cell, &Claim { slot, port, vrid: pending.vrid(), form });
+    }
+}
+
+/// A claim by a port with the *own* right: moves the VIP at once, or lets the claim wait if the VIP alternates too fast.
+#[inline(never)]
+pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
+    let Some(cell) = tables.owner(claim.slot) else { return ClaimOutcome::Waiting };
+    let word = cell.word();
+    if word.port() != 0 && word.port() != claim.port {
+        let now = tables.now();
+        let from = cell.damped_until().max(now);
+        let budget = (DAMPING_BURST - 1) * DAMPING_INTERVAL_NS;
+        if from - now > budget {
+            return wait(tables, cell, claim, from - budget);
+        }
+        cell.set_damped_until(from + DAMPING_INTERVAL_NS);
+    }
+    forget_pending(cell);
+    set_owner(tables, cell, claim)
+}
+
+/// A newer claim replaces the one that waits; one by the present owner clears it.
+#[inline(always)]
+fn forget_pending<C: OwnerCell>(cell: C) {
+    let pending = cell.pending();
+    if pending != Pending::NONE {
+        // Failing means that another CPU replaced or took it in this very moment: as if this claim had come first.
+        let _replaced = cell.swap_pending(pending, Pending::NONE);
+    }
+}
+
+#[inline(never)]
+fn wait<T: Tables>(tables: &T, cell: T::Owner, claim: &Claim, due: u64) -> ClaimOutcome {
+    let waiting = Pending::new(claim.port, claim.vrid, claim.form, due);
+    let before = cell.pending();
+    if cell.swap_pending(before, waiting) && before.port() != claim.port {
+        tables.notify(&Event {
+            at: tables.now(),
+            kind: EventKind::Damped as u32,
+            slot: claim.slot,
+            port: claim.port,
+            form: claim.form.number(),
+            ..Event::default()
+        });
+    }
+    ClaimOutcome::Waiting
+}
+
+/// An ordinary packet from a VIP by a port with the *own* right: learns the owner of a VIP that has none.
+///
+/// Returns the owner as it is then.
+#[inline(always)]
+pub(super) fn learn<T: Tables>(tables: &T, claim: &Claim) -> OwnerWord {
+    let word = present_owner(tables, claim.slot);
+    if word.port() == 0 { learn_unowned(tables, claim, word) } else { word }
+}
+
+#[inline(never)]
+fn learn_unowned<T: Tables>(tables: &T, claim: &Claim, word: OwnerWord) -> OwnerWord {
+    let Some(cell) = tables.owner(claim.slot) else { return word };
+    let learned = word.moved_to(claim.port, claim.vrid, false);
+    if cell.swap_word(word, learned) {
+        record(tables, word, learned, claim);
+    }
+    cell.word()
+}
+
+/// Tells the agent, now and then, that a member that does not own a VIP uses it.
+#[inline(never)]
+pub(super) fn report_use<T: Tables>(tables: &T, slot: u32, port: u32, owner: OwnerWord) {
+    let Some(cell) = tables.owner(slot) else { return };
+    let now = tables.now();
+    if now - cell.reported().min(now) < REPORT_INTERVAL_NS {
+        return;
+    }
+    cell.set_reported(now);
+    tables.notify(&Event {
+        at: now,
+        epoch: owner.epoch(),
+        kind: EventKind::MemberUses as u32,
+        slot,
+        port,
+        previous: owner.port(),
+        ..Event::default()
+    });
+}
+
+#[inline(never)]
+fn set_owner<T: Tables>(tables: &T, cell: T::Owner, claim: &Claim) -> ClaimOutcome {
+    for _ in 0..ATTEMPTS {
+        let old = cell.word();
+        let new = old.moved_to(claim.port, claim.vrid, claim.form.is_claim());
+        if old == new {
+            return ClaimOutcome::Accepted;
+        }
+        if cell.swap_word(old, new) {
+            if old.port() != new.port() {
+                record(tables, old, new, claim);
+            }
+            return ClaimOutcome::Accepted;
+        }
+    }
+    ClaimOutcome::Waiting
+}
+
+#[inline(never)]
+fn record<T: Tables>(tables: &T, old: OwnerWord, new: OwnerWord, claim: &Claim) {
+    let at = tables.now();
+    tables.record_move(
+        Move::index(claim.slot, new.epoch()),
+        &Move {
+            epoch: new.epoch(),
+            at,
+            port: new.port(),
+            previous: old.port(),
+            form: claim.form.number(),
+            zero: 0,
+        },
+    );
+    tables.notify(&Event {
+        at,
+        epoch: new.epoch(),
+        kind: EventKind::Moved as u32,
+        slot: claim.slot,
+        port: new.port(),
+        previous: old.port(),
+        form: claim.form.number(),
+        ..Event::default()
+    });
+}

@@ -1,0 +1,356 @@
+//! Frames that a guest sends.
+
+use super::{
+    arp,
+    claim::{Claim, learn, present_owner, report_use},
+    deliver::Receiver,
+    packet::{Ipv4Packet, Packet},
+    rewrite::{answer_echo, switch},
+    route,
+    tables::Tables,
+    verdict::{Decision, attempt},
+};
+use crate::{
+    DropReason,
+    tables::{
+        AddressEntry, AddressKind, ClaimForm, Direction, GrantKey, MacKey, OwnerWord, PortEntry, PortFlags,
+        VniAddress,
+    },
+    wire::{
+        EtherType, Ethernet, Header as _, Ipv4, Mac, Protocol, Udp, VRRP_GROUP, VRRP_TTL, Vrrp, WireIpv4,
+    },
+};
+
+/// The port that sends, and what of its frame every stage needs.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'t> {
+    pub(super) index: u32,
+    pub(super) port: &'t PortEntry,
+    /// Ethernet source: the port's MAC or a virtual router MAC that it may use.
+    pub(super) mac: Mac,
+    /// Ethernet destination.
+    pub(super) to: Mac,
+}
+
+impl Sender<'_> {
+    #[inline(always)]
+    pub(super) fn has_bypass(&self) -> bool {
+        self.port.flags.has(PortFlags::BYPASS)
+    }
+
+    /// Whether the address lies in the port's subnet.
+    #[inline(always)]
+    pub(super) fn is_neighbour(&self, address: Ipv4) -> bool {
+        (address.raw() ^ self.port.address.raw()) & self.port.mask.raw() == 0
+    }
+
+    /// What the address is in the sender's VPC.
+    #[inline(always)]
+    pub(super) fn look_up<'t, T: Tables>(&self, tables: &'t T, address: Ipv4) -> Option<&'t AddressEntry> {
+        tables.address(&VniAddress { vni: self.port.vni, address })
+    }
+
+    /// VRID behind a MAC that the port may use as its own: 0 for its own MAC, `None` for somebody else's.
+    #[inline(always)]
+    pub(super) fn vrid_of(&self, mac: Mac) -> Option<u8> {
+        if mac == self.port.mac {
+            return Some(0);
+        }
+        mac.vrid().filter(|vrid| self.port.vrids.contains(*vrid))
+    }
+}
+
+/// The source of a packet, after the source check.
+///
+/// One number, not an enum: to the verifier, the slot of a source that is no VIP would be an undefined register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source(u32);
+
+impl Source {
+    /// The port's fixed address.
+    pub(super) const FIXED: Self = Self(u32::MAX);
+    /// An address that is not the port's own, by a port whose check is off: never translated.
+    pub(super) const FOREIGN: Self = Self(u32::MAX - 1);
+
+    /// A VIP that the port may send from.
+    #[inline(always)]
+    pub(super) const fn vip(slot: u32) -> Self {
+        Self(slot)
+    }
+
+    /// The VIP's slot, if it is one.
+    #[inline(always)]
+    const fn as_vip(self) -> Option<u32> {
+        if self.0 < Self::FOREIGN.0 { Some(self.0) } else { None }
+    }
+}
+
+#[inline(always)]
+pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Decision {
+    let Some(index) = tables.port_by_interface(ifindex) else { return Decision::NOT_OURS };
+    let Some(port) = tables.port(index) else { return Decision::drop(DropReason::TableInconsistent) };
+    if port.vni == 0 {
+        return Decision::drop(DropReason::TableInconsistent);
+    }
+    let Some(&mut ethernet) = packet.header::<Ethernet>(0) else {
+        return Decision::drop(DropReason::FrameTruncated);
+    };
+    let sender = Sender { index, port, mac: ethernet.source, to: ethernet.destination };
+    if sender.vrid_of(sender.mac).is_none() {
+        return Decision::drop(DropReason::SourceMac);
+    }
+    if packet.is_tagged() {
+        return Decision::NOT_OURS;
+    }
+    match ethernet.ether_type {
+        EtherType::IPV4 => ipv4(packet, tables, &sender),
+        EtherType::ARP => arp::decide(packet, tables, &sender),
+        _ => Decision::NOT_OURS,
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>) -> Decision {
+    let ip = attempt!(Ipv4Packet::parse(packet));
+    if ip.protocol == Protocol::IGMP || is_dhcp_request(packet, &ip) {
+        return Decision::NOT_OURS;
+    }
+    let source = attempt!(check_source(tables, sender, &ip));
+    if is_dhcp_reply(packet, &ip) && !sender.has_bypass() {
+        return Decision::drop(DropReason::DhcpServer);
+    }
+    if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
+        return advertisement(packet, tables, sender, &ip);
+    }
+    if sender.to.is_multicast() || ip.destination.is_multicast() || ip.destination == Ipv4::BROADCAST {
+        return Decision::NOT_OURS;
+    }
+    if sender.to == Mac::of_address(sender.port.gateway) && !sender.port.flags.has(PortFlags::EXTERNAL_ROUTER)
+    {
+        return route::routed(packet, tables, sender, &ip, source);
+    }
+    match sender.look_up(tables, ip.destination) {
+        Some(entry) if entry.subnet == sender.port.subnet => {
+            switched(packet, tables, sender, &ip, source, entry)
+        }
+        _ => by_mac(packet, tables, sender, &ip, source),
+    }
+}
+
+/// A client without an address asks for one (RFC 2131 §4.1): always allowed.
+#[inline(always)]
+fn is_dhcp_request<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
+    ip.source.is_unspecified() && is_udp_between(packet, ip, 68, 67)
+}
+
+#[inline(always)]
+fn is_dhcp_reply<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
+    is_udp_between(packet, ip, 67, 68)
+}
+
+#[inline(always)]
+fn is_udp_between<P: Packet>(packet: &mut P, ip: &Ipv4Packet, source: u16, destination: u16) -> bool {
+    ip.protocol == Protocol::UDP
+        && ip
+            .transport::<Udp, _>(packet)
+            .is_some_and(|udp| udp.source_port.get() == source && udp.destination_port.get() == destination)
+}
+
+/// The source check, and what it teaches: a packet from a VIP by a member lets an unowned VIP be learned, and one by a member that
+/// does not own it is reported.
+#[inline(always)]
+fn check_source<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> Result<Source, DropReason> {
+    if ip.source == sender.port.address {
+        return Ok(Source::FIXED);
+    }
+    if let Some(entry) = sender.look_up(tables, ip.source)
+        && let Some(AddressKind::Vip(slot)) = entry.kind()
+        && let Some(grant) = tables.grant(&GrantKey { port: sender.index, slot })
+        && grant.rights.may_source()
+    {
+        if grant.rights.may_own() {
+            let vrid = sender.mac.vrid().filter(|vrid| grant.allows_vrid(*vrid)).unwrap_or_default();
+            let claim = Claim { slot, port: sender.index, vrid, form: ClaimForm::Data };
+            let owner = learn(tables, &claim);
+            if owner.port() != sender.index {
+                report_use(tables, slot, sender.index, owner);
+            }
+        }
+        return Ok(Source::vip(slot));
+    }
+    if sender.has_bypass() { Ok(Source::FOREIGN) } else { Err(DropReason::SourceAddress) }
+}
+
+/// Addresses of an advertisement that are looked at for a VIP of the tables: the others belong to the same virtual router.
+const ADVERTISED: usize = 8;
+
+/// A VRRP advertisement: to the members of the VIP that it names, unchanged, and nowhere else.
+#[inline(never)]
+fn advertisement<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    ip: &Ipv4Packet,
+) -> Decision {
+    let Some(&mut vrrp) = ip.transport::<Vrrp, _>(packet) else {
+        return Decision::drop(DropReason::FrameTruncated);
+    };
+    if ip.ttl != VRRP_TTL {
+        return Decision::drop(DropReason::VrrpTtl);
+    }
+    let mut refused = false;
+    for number in 0..ADVERTISED {
+        if number >= usize::from(vrrp.address_count()) {
+            break;
+        }
+        let offset = ip.payload + Vrrp::LEN + number * WireIpv4::LEN;
+        let Some(address) = packet.header::<WireIpv4>(offset) else { break };
+        let address = address.get();
+        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(AddressEntry::kind)
+        else {
+            continue;
+        };
+        let grant = tables.grant(&GrantKey { port: sender.index, slot });
+        if grant.is_some_and(|grant| grant.rights.may_own()) {
+            return Decision::members(slot, sender.index);
+        }
+        refused = true;
+    }
+    if refused { Decision::drop(DropReason::VrrpNotMember) } else { Decision::NOT_OURS }
+}
+
+/// A packet to an address of the sender's own subnet that the tables know.
+#[inline(always)]
+fn switched<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    ip: &Ipv4Packet,
+    source: Source,
+    entry: &AddressEntry,
+) -> Decision {
+    match entry.kind() {
+        Some(AddressKind::Vip(slot)) => to_vip(packet, tables, sender, ip, source, slot),
+        Some(AddressKind::Fixed(index)) => {
+            let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
+            if receiver.mac == sender.to {
+                return deliver(packet, tables, sender, source, &receiver);
+            }
+            by_mac(packet, tables, sender, ip, source)
+        }
+        Some(AddressKind::Gateway) => {
+            attempt!(answer_echo(packet, ip, Mac::of_address(ip.destination)));
+            Decision::RETURN
+        }
+        Some(AddressKind::ExternalGateway) => Decision::NOT_OURS,
+        None => Decision::drop(DropReason::TableInconsistent),
+    }
+}
+
+/// A packet to a VIP of the sender's subnet (LVS-DR included): the destination MAC decides for the owner's own packets and for
+/// real servers, else the owner receives it.
+#[inline(never)]
+fn to_vip<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    ip: &Ipv4Packet,
+    source: Source,
+    slot: u32,
+) -> Decision {
+    let owner = present_owner(tables, slot);
+    let from_owner = owner.port() == sender.index;
+    if from_owner && (sender.to == Mac::of_address(ip.destination) || sender.vrid_of(sender.to).is_some()) {
+        return Decision::drop(DropReason::OwnerLoop);
+    }
+    if let Some(index) = tables.port_by_mac(&MacKey::new(sender.port.vni, sender.to)) {
+        let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
+        let rights =
+            tables.grant(&GrantKey { port: index, slot }).map(|grant| grant.rights).unwrap_or_default();
+        let chosen = if from_owner {
+            rights.may_source() || receiver.entry.flags.has(PortFlags::BYPASS)
+        } else {
+            rights.is_real_server()
+        };
+        if chosen && receiver.entry.subnet == sender.port.subnet {
+            return deliver(packet, tables, sender, source, &receiver);
+        }
+        if from_owner {
+            return Decision::drop(DropReason::DestinationNotOwn);
+        }
+    } else if from_owner {
+        // The director of a real server that is not in the tables: a bridge may know it.
+        return Decision::NOT_OURS;
+    }
+    let receiver = attempt!(Receiver::owner(tables, sender.port.vni, owner));
+    tables.count_vip(slot, Direction::In, packet.length());
+    deliver(packet, tables, sender, source, &receiver)
+}
+
+/// A packet whose address does not lead to its receiver: its MAC may.
+#[inline(never)]
+fn by_mac<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    ip: &Ipv4Packet,
+    source: Source,
+) -> Decision {
+    let vni = sender.port.vni;
+    if let Some(index) = tables.port_by_mac(&MacKey::new(vni, sender.to)) {
+        let receiver = attempt!(Receiver::port(tables, vni, index));
+        return to_bypass(packet, tables, sender, source, &receiver);
+    }
+    if let Some(address) = sender.to.address()
+        && let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(AddressEntry::kind)
+    {
+        // The VIP as a next hop: its owner routes, for which its own check must be off.
+        let owner: OwnerWord = present_owner(tables, slot);
+        let receiver = attempt!(Receiver::owner(tables, vni, owner));
+        return to_bypass(packet, tables, sender, source, &receiver);
+    }
+    if sender.port.flags.has(PortFlags::EXTERNAL_ROUTER) && !sender.is_neighbour(ip.destination) {
+        return route::past_external_router(packet, tables, sender, ip, source);
+    }
+    Decision::NOT_OURS
+}
+
+/// Frames to the MAC of a port whose check is off go there whatever their address; others get their own only.
+#[inline(always)]
+fn to_bypass<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    source: Source,
+    receiver: &Receiver<'_>,
+) -> Decision {
+    if receiver.entry.subnet != sender.port.subnet || !receiver.entry.flags.has(PortFlags::BYPASS) {
+        return Decision::drop(DropReason::DestinationNotOwn);
+    }
+    deliver(packet, tables, sender, source, receiver)
+}
+
+/// Delivery inside the subnet.
+#[inline(always)]
+fn deliver<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<'_>,
+    source: Source,
+    receiver: &Receiver<'_>,
+) -> Decision {
+    if receiver.index == sender.index {
+        return Decision::drop(DropReason::Reflected);
+    }
+    attempt!(switch(packet, receiver.mac));
+    count_vip(packet, tables, source, Direction::Out);
+    receiver.decision()
+}
+
+/// Counts a frame from, or to, a VIP.
+#[inline(always)]
+pub(super) fn count_vip<P: Packet, T: Tables>(packet: &P, tables: &T, vip: Source, direction: Direction) {
+    if let Some(slot) = vip.as_vip() {
+        tables.count_vip(slot, direction, packet.length());
+    }
+}

@@ -1,0 +1,52 @@
+//! The decisions about a packet, from the first byte to the verdict.
+//!
+//! Two entries, one per place where packets come from: [`uplink`] for what reaches the host from outside, [`port`] for what
+//! a guest sends. Both take a [`Packet`] and the [`Tables`] and return a [`Verdict`]; the caller only carries it out. A packet
+//! is changed at the very end, when nothing can refuse it any more, so a verdict of [`Verdict::NotOurs`] or
+//! [`Verdict::LeaveToTc`] always finds the bytes as they came.
+//!
+//! ```text
+//! uplink: parse → EIP → owner of the VIP, or port → translate → deliver
+//! port:   source MAC → ARP: sender → claim | question | reply
+//!                    → IPv4: always allowed → source address → by MAC | by VIP | routed → deliver | translate → next hop
+//! ```
+
+mod arp;
+mod claim;
+mod deliver;
+mod guest;
+mod outside;
+mod packet;
+mod rewrite;
+mod route;
+mod tables;
+mod verdict;
+
+pub use self::{
+    claim::{ClaimOutcome, present_owner, take_claim},
+    packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
+    rewrite::Rewrite,
+    tables::{OwnerCell, Tables, for_each_receiver},
+    verdict::{Stage, Verdict},
+};
+
+/// Decides about a frame that reached the uplink.
+#[inline(always)]
+pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) -> Verdict {
+    conclude(outside::decide(packet, tables, stage), tables)
+}
+
+/// Decides about a frame that a guest sent through the interface `ifindex`.
+#[inline(always)]
+pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+    conclude(guest::decide(packet, tables, ifindex), tables)
+}
+
+#[inline(always)]
+fn conclude<T: Tables>(decision: verdict::Decision, tables: &T) -> Verdict {
+    if let Some(reason) = decision.drop_index() {
+        tables.count_drop(reason);
+    }
+    tables.observe(decision.word());
+    decision.verdict()
+}

@@ -1,0 +1,130 @@
+//! How the pipeline reaches a packet.
+
+use crate::{
+    DropReason, checksum,
+    wire::{Be16, Ethernet, Header, Ipv4, Ipv4Header},
+};
+
+/// The kernel refused to change the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EditFailed;
+
+impl From<EditFailed> for DropReason {
+    fn from(_: EditFailed) -> Self {
+        Self::EditFailed
+    }
+}
+
+/// A packet, as one of its hosts has it: XDP, TC, or a byte vector.
+///
+/// Everything that may move the bytes takes `&mut self`, so no reference to a header outlives it: the borrow checker
+/// demands what the verifier would.
+pub trait Packet {
+    /// Length of the whole frame in bytes, with what lies outside the linear part.
+    fn length(&self) -> usize;
+
+    /// Whether the frame carries a VLAN tag that the kernel keeps beside the bytes.
+    fn is_tagged(&self) -> bool;
+
+    /// The header at an even `offset`, in place; `None` if the packet ends before its end. The only bounds check there is.
+    fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
+
+    /// Mends the transport checksum at `offset` after an address of the pseudo-header changed. With `optional`, a field
+    /// of 0 means that the sender computed none and stays (UDP over IPv4, RFC 768).
+    ///
+    /// The host does it, because in TC the field may hold the sum of the pseudo-header alone (CHECKSUM_PARTIAL), which
+    /// only the kernel knows.
+    fn mend_transport_checksum(
+        &mut self,
+        offset: usize,
+        optional: bool,
+        from: Ipv4,
+        to: Ipv4,
+    ) -> Result<(), EditFailed>;
+}
+
+/// [`Packet::mend_transport_checksum`] for hosts whose packets always carry real checksums.
+#[inline(always)]
+pub fn mend_in_place<P: Packet>(
+    packet: &mut P,
+    offset: usize,
+    optional: bool,
+    from: Ipv4,
+    to: Ipv4,
+) -> Result<(), EditFailed> {
+    let field: &mut Be16 = packet.header(offset).ok_or(EditFailed)?;
+    let change = checksum::Sum::default().replace_address(from, to);
+    *field = if optional { checksum::update_udp(*field, change) } else { checksum::update(*field, change) };
+    Ok(())
+}
+
+/// Ethernet and IPv4 together, 34 bytes: one bounds check for both.
+#[derive(
+    Clone, Copy, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+)]
+#[repr(C)]
+pub(super) struct Frame {
+    pub(super) ethernet: Ethernet,
+    pub(super) ip: Ipv4Header,
+}
+
+/// What the pipeline wants to know of an IPv4 packet, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Packet {
+    /// Source address.
+    pub source: Ipv4,
+    /// Destination address.
+    pub destination: Ipv4,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// Whether the payload does not start with the transport header.
+    pub later_fragment: bool,
+    /// Offset of the payload in the frame: 34 to 74.
+    pub payload: usize,
+    /// Offset of the end of the payload in the frame.
+    pub end: usize,
+}
+
+impl Ipv4Packet {
+    /// Reads the header behind the Ethernet header and checks its lengths against the frame (RFC 791 §3.1).
+    #[inline(always)]
+    pub fn parse<P: Packet>(packet: &mut P) -> Result<Self, DropReason> {
+        let length = packet.length();
+        let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(0) else {
+            return Err(DropReason::FrameTruncated);
+        };
+        let header_length = ip.header_length();
+        let mut total_length = ip.total_length();
+        if total_length == 0 && length > 0xffff {
+            // A frame larger than the field can tell, which the NIC will cut ("BIG TCP" for IPv4, kernel 6.3).
+            total_length = length - Ethernet::LEN;
+        }
+        if ip.version() != 4
+            || header_length < Ipv4Header::LEN
+            || total_length < header_length
+            || Ethernet::LEN + total_length > length
+        {
+            return Err(DropReason::Ipv4Malformed);
+        }
+        Ok(Self {
+            source: ip.source.get(),
+            destination: ip.destination.get(),
+            protocol: ip.protocol(),
+            ttl: ip.ttl(),
+            later_fragment: ip.is_later_fragment(),
+            payload: Ethernet::LEN + header_length,
+            end: Ethernet::LEN + total_length,
+        })
+    }
+
+    /// The header at the start of the payload; `None` in a later fragment, and if the payload ends before its end.
+    #[inline(always)]
+    pub(super) fn transport<'a, H: Header, P: Packet>(&self, packet: &'a mut P) -> Option<&'a mut H> {
+        if self.later_fragment || self.payload + H::LEN > self.end {
+            return None;
+        }
+        packet.header(self.payload)
+    }
+}

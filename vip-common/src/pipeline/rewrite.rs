@@ -1,0 +1,160 @@
+//! Changes to a packet: values first, effects last.
+
+use super::packet::{Frame, Ipv4Packet, Packet};
+use crate::{
+    DropReason,
+    checksum::{self, Sum},
+    wire::{Be16, Ethernet, Icmp, IcmpType, Ipv4, Ipv4Header, Mac, Protocol, WireIpv4},
+};
+
+/// The changeable fields of an IPv4 frame as they are to be.
+///
+/// All of them are always given, the unchanged ones too: an optional field would be an undefined register to the verifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Ethernet destination.
+    pub destination_mac: Mac,
+    /// Ethernet source.
+    pub source_mac: Mac,
+    /// Time to live.
+    pub ttl: u8,
+    /// Source address.
+    pub source: Ipv4,
+    /// Destination address.
+    pub destination: Ipv4,
+}
+
+impl Rewrite {
+    /// Delivery by a router: new MACs, and one from the TTL, which must be 2 or more.
+    #[inline(always)]
+    pub const fn routed(ip: &Ipv4Packet, destination_mac: Mac, source_mac: Mac) -> Self {
+        Self {
+            destination_mac,
+            source_mac,
+            ttl: ip.ttl.wrapping_sub(1),
+            source: ip.source,
+            destination: ip.destination,
+        }
+    }
+
+    /// Changes the packet, its header checksum and its transport checksum.
+    #[inline(always)]
+    pub(super) fn apply<P: Packet>(&self, packet: &mut P, ip: &Ipv4Packet) -> Result<(), DropReason> {
+        // The transport checksum first: in TC the helper ends all references into the packet.
+        mend_transport(packet, ip, ip.source, self.source)?;
+        mend_transport(packet, ip, ip.destination, self.destination)?;
+        let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
+        frame.ethernet.destination = self.destination_mac;
+        frame.ethernet.source = self.source_mac;
+        let header = &mut frame.ip;
+        let before = header.ttl_protocol();
+        header.set_ttl(self.ttl);
+        header.source = WireIpv4::new(self.source);
+        header.destination = WireIpv4::new(self.destination);
+        let change = Sum::default()
+            .replace_address(ip.source, self.source)
+            .replace_address(ip.destination, self.destination)
+            .replace(before, header.ttl_protocol());
+        header.checksum = checksum::update(header.checksum, change);
+        Ok(())
+    }
+}
+
+/// Delivery inside a subnet: a new Ethernet destination, nothing else.
+#[inline(always)]
+pub(super) fn switch<P: Packet>(packet: &mut P, destination_mac: Mac) -> Result<(), DropReason> {
+    let Some(ethernet) = packet.header::<Ethernet>(0) else { return Err(DropReason::EditFailed) };
+    ethernet.destination = destination_mac;
+    Ok(())
+}
+
+/// Offset of the checksum in a transport header whose checksum covers the pseudo-header, and whether 0 means none.
+#[inline(always)]
+const fn transport_checksum(protocol: u8) -> Option<(usize, bool)> {
+    match protocol {
+        Protocol::TCP => Some((16, false)),
+        Protocol::UDP | Protocol::UDP_LITE => Some((6, true)),
+        Protocol::DCCP => Some((6, false)),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn mend_transport<P: Packet>(
+    packet: &mut P,
+    ip: &Ipv4Packet,
+    from: Ipv4,
+    to: Ipv4,
+) -> Result<(), DropReason> {
+    match transport_checksum(ip.protocol) {
+        Some((field, optional)) if from != to && !ip.later_fragment => {
+            Ok(packet.mend_transport_checksum(ip.payload + field, optional, from, to)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the packet's addresses can be translated, checked before anything is changed.
+#[inline(always)]
+pub(super) fn check_translatable<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> Result<(), DropReason> {
+    if ip.later_fragment {
+        return Ok(());
+    }
+    if let Some((field, _)) = transport_checksum(ip.protocol) {
+        if ip.payload + field + 2 > ip.end {
+            return Err(DropReason::TinyFragment);
+        }
+    } else if ip.protocol == Protocol::ICMP {
+        let Some(icmp) = ip.transport::<Icmp, _>(packet) else {
+            return Err(DropReason::TinyFragment);
+        };
+        match icmp.icmp_type() {
+            IcmpType::REDIRECT => return Err(DropReason::IcmpRedirect),
+            IcmpType::UNREACHABLE
+            | IcmpType::SOURCE_QUENCH
+            | IcmpType::TIME_EXCEEDED
+            | IcmpType::PARAMETER_PROBLEM => return Err(DropReason::IcmpError),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// TTL of packets that the forwarder itself sends (IANA's recommended default).
+const OWN_TTL: u8 = 64;
+
+/// Turns an echo request to the gateway into its reply, addressed back to its sender (RFC 792, RFC 1812 §4.3.3.6).
+///
+/// Works on fragments too: the checksum covers the whole message, of which only the type changes.
+#[inline(never)]
+pub(super) fn answer_echo<P: Packet>(
+    packet: &mut P,
+    ip: &Ipv4Packet,
+    gateway_mac: Mac,
+) -> Result<(), DropReason> {
+    if ip.protocol != Protocol::ICMP {
+        return Err(DropReason::GatewayService);
+    }
+    if !ip.later_fragment {
+        match ip.transport::<Icmp, _>(packet) {
+            Some(icmp) if icmp.icmp_type() == IcmpType::ECHO_REQUEST => {
+                let before: Be16 = icmp.type_code();
+                icmp.set_type(IcmpType::ECHO_REPLY);
+                icmp.checksum =
+                    checksum::update(icmp.checksum, Sum::default().replace(before, icmp.type_code()));
+            }
+            _ => return Err(DropReason::GatewayService),
+        }
+    }
+    let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
+    frame.ethernet.destination = frame.ethernet.source;
+    frame.ethernet.source = gateway_mac;
+    let header: &mut Ipv4Header = &mut frame.ip;
+    header.source = WireIpv4::new(ip.destination);
+    header.destination = WireIpv4::new(ip.source);
+    let before = header.ttl_protocol();
+    header.set_ttl(OWN_TTL);
+    header.checksum =
+        checksum::update(header.checksum, Sum::default().replace(before, header.ttl_protocol()));
+    Ok(())
+}

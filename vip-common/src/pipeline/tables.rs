@@ -1,0 +1,95 @@
+//! How the pipeline looks things up.
+
+use crate::{
+    tables::{
+        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move,
+        NextHop, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, VniAddress,
+    },
+    wire::Ipv4,
+};
+
+/// The entry of OWNERS of one VIP, shared with other CPUs and with the agent.
+pub trait OwnerCell: Copy {
+    /// The owner.
+    fn word(self) -> OwnerWord;
+    /// The claim that waits.
+    fn pending(self) -> Pending;
+    /// Nanoseconds since boot until which the bucket of moves is used up.
+    fn damped_until(self) -> u64;
+    /// Sets it. A concurrent writer may win: damping is then off by one move.
+    fn set_damped_until(self, at: u64);
+    /// Nanoseconds since boot of the last report of a member's use.
+    fn reported(self) -> u64;
+    /// Sets it. A concurrent writer may win: the agent then hears the same twice.
+    fn set_reported(self, at: u64);
+    /// Replaces the owner if it still is `old`; whether it was.
+    #[must_use]
+    fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool;
+    /// Replaces the claim that waits if it still is `old`; whether it was.
+    #[must_use]
+    fn swap_pending(self, old: Pending, new: Pending) -> bool;
+}
+
+/// The tables of one host.
+pub trait Tables {
+    /// See [`OwnerCell`].
+    type Owner: OwnerCell;
+
+    /// Nanoseconds since boot (CLOCK_BOOTTIME): the same clock for all CPUs and for the agent.
+    fn now(&self) -> u64;
+    /// CONFIG.
+    fn config(&self) -> Option<&Config>;
+    /// EIPS.
+    fn eip(&self, address: Ipv4) -> Option<&EipEntry>;
+    /// ADDRS.
+    fn address(&self, key: &VniAddress) -> Option<&AddressEntry>;
+    /// MACS: port index.
+    fn port_by_mac(&self, key: &MacKey) -> Option<u32>;
+    /// IFPORTS: port index.
+    fn port_by_interface(&self, ifindex: u32) -> Option<u32>;
+    /// PORTS.
+    fn port(&self, index: u32) -> Option<&PortEntry>;
+    /// GRANTS.
+    fn grant(&self, key: &GrantKey) -> Option<&Grant>;
+    /// OWNERS.
+    fn owner(&self, slot: u32) -> Option<Self::Owner>;
+    /// MEMBERS.
+    fn members(&self, slot: u32) -> Option<&Members>;
+    /// SUBNETS, longest prefix.
+    fn subnet(&self, key: &VniAddress) -> Option<&SubnetEntry>;
+    /// ROUTES, longest prefix.
+    fn route(&self, destination: Ipv4) -> Option<&RouteEntry>;
+    /// NEXTHOPS.
+    fn next_hop(&self, address: Ipv4) -> Option<&NextHop>;
+    /// NETWORKS.
+    fn network(&self, index: u16) -> Option<&EipNetwork>;
+    /// Writes MOVES at an index of [`Move::index`].
+    fn record_move(&self, index: u32, record: &Move);
+    /// Sends an event to the agent, if its meter admits it and the ring has room.
+    fn notify(&self, event: &Event);
+    /// Shows a decision to an observer, if there is one: the word of [`Verdict::from_word`](super::Verdict::from_word).
+    fn observe(&self, decision: u64);
+    /// Counts a packet in DROPS, at the index of its [`DropReason`](crate::DropReason).
+    fn count_drop(&self, reason: u32);
+    /// Counts a frame in EIP_TRAFFIC.
+    fn count_eip(&self, index: u32, direction: Direction, bytes: usize);
+    /// Counts a frame in VIP_TRAFFIC.
+    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize);
+}
+
+/// Calls `deliver` with the interface of every member of the VIP in `slot` that has one on this host, except `sender`.
+#[inline(always)]
+pub fn for_each_receiver<T: Tables>(tables: &T, slot: u32, sender: u32, mut deliver: impl FnMut(u32)) {
+    let Some(members) = tables.members(slot) else { return };
+    for &member in &members.ports {
+        if member == 0 || member == sender {
+            continue;
+        }
+        if let Some(port) = tables.port(member)
+            && port.vni == members.vni
+            && port.ifindex != 0
+        {
+            deliver(port.ifindex);
+        }
+    }
+}

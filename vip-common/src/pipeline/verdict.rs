@@ -1,0 +1,176 @@
+//! What becomes of a packet.
+
+use crate::{DropReason, wire::Ipv4};
+
+/// Which hook of the uplink runs the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// XDP: cannot reach ports whose interface takes no XDP frames; leaves those to [`Stage::Tc`].
+    Xdp,
+    /// TC ingress: reaches every port.
+    Tc,
+}
+
+/// What becomes of a packet. Three outcomes: it is handled, it is not ours, or it is dropped with a counted reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// To the stack, unchanged: an address that the tables do not know, or something always allowed.
+    NotOurs,
+    /// Handled, and to the stack unchanged all the same: an accepted claim on a port of a bridge.
+    PassOn,
+    /// Not for this hook: TC on the same interface decides, from the unchanged packet.
+    LeaveToTc,
+    /// Handled, and nobody is to see it.
+    Consumed,
+    /// Stopped, and counted: the index of the [`DropReason`].
+    Drop(u32),
+    /// To the guest of this port.
+    Deliver {
+        /// Port index.
+        port: u32,
+        /// Its interface.
+        ifindex: u32,
+    },
+    /// To the members of a VIP but one, as it is: [`for_each_receiver`](super::for_each_receiver) has them.
+    Members {
+        /// VIP slot.
+        slot: u32,
+        /// Port index of the sender.
+        sender: u32,
+    },
+    /// Back out of the interface that it came from.
+    Return,
+    /// Out of the uplink to the neighbour whose MAC is already in the frame.
+    Uplink {
+        /// The uplink.
+        ifindex: u32,
+    },
+    /// Out of the uplink to a neighbour whose MAC the kernel has to find.
+    Resolve {
+        /// Address of the neighbour.
+        next_hop: Ipv4,
+    },
+}
+
+impl Verdict {
+    /// The verdict that an observer was shown as one word.
+    pub const fn from_word(word: u64) -> Self {
+        Decision(word).verdict()
+    }
+}
+
+/// A [`Verdict`] in one word, which is what the stages return: action (8 bits), port (24), detail (32), from the highest bit on.
+///
+/// An enum with payloads, or a `Result`, leaves registers undefined where ways with different payloads meet; the verifier
+/// refuses to let a program spill those.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) struct Decision(u64);
+
+impl Decision {
+    const NOT_OURS_ACTION: u64 = 0;
+    const PASS_ON_ACTION: u64 = 1;
+    const LEAVE_TO_TC_ACTION: u64 = 2;
+    const CONSUMED_ACTION: u64 = 3;
+    const DROP_ACTION: u64 = 4;
+    const DELIVER_ACTION: u64 = 5;
+    const MEMBERS_ACTION: u64 = 6;
+    const RETURN_ACTION: u64 = 7;
+    const UPLINK_ACTION: u64 = 8;
+    const RESOLVE_ACTION: u64 = 9;
+
+    /// [`Verdict::NotOurs`].
+    pub(super) const NOT_OURS: Self = Self::new(Self::NOT_OURS_ACTION, 0, 0);
+    /// [`Verdict::PassOn`].
+    pub(super) const PASS_ON: Self = Self::new(Self::PASS_ON_ACTION, 0, 0);
+    /// [`Verdict::LeaveToTc`].
+    pub(super) const LEAVE_TO_TC: Self = Self::new(Self::LEAVE_TO_TC_ACTION, 0, 0);
+    /// [`Verdict::Consumed`].
+    pub(super) const CONSUMED: Self = Self::new(Self::CONSUMED_ACTION, 0, 0);
+    /// [`Verdict::Return`].
+    pub(super) const RETURN: Self = Self::new(Self::RETURN_ACTION, 0, 0);
+
+    #[inline(always)]
+    const fn new(action: u64, port: u32, detail: u32) -> Self {
+        Self(action << 56 | (port as u64 & 0xff_ffff) << 32 | detail as u64)
+    }
+
+    /// [`Verdict::Drop`].
+    #[inline(always)]
+    pub(super) const fn drop(reason: DropReason) -> Self {
+        Self::new(Self::DROP_ACTION, 0, reason.index())
+    }
+
+    /// [`Verdict::Deliver`].
+    #[inline(always)]
+    pub(super) const fn deliver(port: u32, ifindex: u32) -> Self {
+        Self::new(Self::DELIVER_ACTION, port, ifindex)
+    }
+
+    /// [`Verdict::Members`].
+    #[inline(always)]
+    pub(super) const fn members(slot: u32, sender: u32) -> Self {
+        Self::new(Self::MEMBERS_ACTION, sender, slot)
+    }
+
+    /// [`Verdict::Uplink`].
+    #[inline(always)]
+    pub(super) const fn uplink(ifindex: u32) -> Self {
+        Self::new(Self::UPLINK_ACTION, 0, ifindex)
+    }
+
+    /// [`Verdict::Resolve`].
+    #[inline(always)]
+    pub(super) const fn resolve(next_hop: Ipv4) -> Self {
+        Self::new(Self::RESOLVE_ACTION, 0, next_hop.raw())
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub(super) const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The reason's index, of a drop.
+    #[inline(always)]
+    pub(super) const fn drop_index(self) -> Option<u32> {
+        if self.0 >> 56 == Self::DROP_ACTION { Some(self.0 as u32) } else { None }
+    }
+
+    /// The verdict behind the word.
+    #[inline(always)]
+    pub(super) const fn verdict(self) -> Verdict {
+        let (port, detail) = ((self.0 >> 32 & 0xff_ffff) as u32, self.0 as u32);
+        match self.0 >> 56 {
+            Self::PASS_ON_ACTION => Verdict::PassOn,
+            Self::LEAVE_TO_TC_ACTION => Verdict::LeaveToTc,
+            Self::CONSUMED_ACTION => Verdict::Consumed,
+            Self::DROP_ACTION => Verdict::Drop(detail),
+            Self::DELIVER_ACTION => Verdict::Deliver { port, ifindex: detail },
+            Self::MEMBERS_ACTION => Verdict::Members { slot: detail, sender: port },
+            Self::RETURN_ACTION => Verdict::Return,
+            Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail },
+            Self::RESOLVE_ACTION => Verdict::Resolve { next_hop: Ipv4::from_raw(detail) },
+            _ => Verdict::NotOurs,
+        }
+    }
+}
+
+impl From<DropReason> for Decision {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
+    }
+}
+
+/// The value of a `Result`, or a return of the decision to drop for the reason of its error: `?` for stages.
+macro_rules! attempt {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(reason) => return $crate::pipeline::verdict::Decision::drop(reason),
+        }
+    };
+}
+pub(super) use attempt;

@@ -1,0 +1,52 @@
+//! What a program needs to know of its host.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::wire::Mac;
+
+/// Version of the tables' layout. Grows with every change of a key, a value or their meaning.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Switches of the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct ConfigFlags(u16);
+
+impl ConfigFlags {
+    /// Answer ARP for EIPs whose owner is on this host.
+    pub const ANNOUNCE_EIPS: Self = Self(1);
+    /// The uplink can send what XDP returns to it; otherwise TC answers. A veth whose peer has no GRO loses such frames.
+    pub const UPLINK_RETURNS: Self = Self(1 << 1);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Value of CONFIG. 24 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Config {
+    /// [`LAYOUT_VERSION`] of whoever made the tables. First, so that every version finds it.
+    pub layout: u32,
+    /// Process that last wrote the tables.
+    pub agent_pid: u32,
+    /// The uplink.
+    pub uplink: u32,
+    /// Interface that has the uplink's routes and neighbours: the uplink, or the bridge or bond that it belongs to.
+    pub routed_by: u32,
+    /// MAC that outside neighbours send to and see as source: of `routed_by`.
+    pub uplink_mac: Mac,
+    /// Switches.
+    pub flags: ConfigFlags,
+}
+
+const _: () = assert!(size_of::<Config>() == 24);

@@ -1,0 +1,93 @@
+//! Counters and meters, one per CPU.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Direction as the guest sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards the guest.
+    In,
+    /// From the guest.
+    Out,
+}
+
+/// Value of EIP_TRAFFIC and VIP_TRAFFIC: what was forwarded. Bytes are of whole frames; a frame that the guest left to
+/// the NIC to cut (GSO) counts once. 32 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Traffic {
+    /// Frames towards guests.
+    pub packets_in: u64,
+    /// Bytes towards guests.
+    pub bytes_in: u64,
+    /// Frames from guests.
+    pub packets_out: u64,
+    /// Bytes from guests.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// Counts a frame of `bytes`.
+    #[inline(always)]
+    pub const fn count(&mut self, direction: Direction, bytes: u64) {
+        match direction {
+            Direction::In => {
+                self.packets_in += 1;
+                self.bytes_in += bytes;
+            }
+            Direction::Out => {
+                self.packets_out += 1;
+                self.bytes_out += bytes;
+            }
+        }
+    }
+}
+
+/// Kinds of events that are metered apart, so that a storm of refusals never hides a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MeterClass {
+    /// Changes of owner, and what the agent must act on.
+    Ownership = 0,
+    /// Refused claims.
+    Refusal = 1,
+}
+
+impl MeterClass {
+    /// Number of classes: size of METERS.
+    pub const COUNT: u32 = 2;
+
+    /// Nanoseconds per event that a CPU may send in the long run, and how many at once.
+    #[inline(always)]
+    const fn rate(self) -> (u64, u64) {
+        match self {
+            Self::Ownership => (100_000, 4096),
+            Self::Refusal => (10_000_000, 64),
+        }
+    }
+}
+
+/// Value of METERS: a token bucket kept as the time until which it is used up (the generic cell rate algorithm), and what
+/// did not reach the agent. 16 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Meter {
+    used_until: u64,
+    /// Events that the meter or a full ring kept from the agent.
+    pub lost: u64,
+}
+
+impl Meter {
+    /// Whether an event may be sent at `now_ns`; takes a token if so, counts a loss if not.
+    #[inline(always)]
+    pub const fn admit(&mut self, class: MeterClass, now_ns: u64) -> bool {
+        let (interval, burst) = class.rate();
+        let from = if self.used_until > now_ns { self.used_until } else { now_ns };
+        if from - now_ns > interval * (burst - 1) {
+            self.lost += 1;
+            return false;
+        }
+        self.used_until = from + interval;
+        true
+    }
+}

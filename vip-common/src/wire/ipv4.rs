@@ -1,0 +1,108 @@
+//! IPv4 (RFC 791) and what the pipeline reads of the transport headers.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Be16, WireIpv4};
+
+/// IP protocol numbers (IANA registry) that the pipeline tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol;
+
+impl Protocol {
+    /// RFC 792.
+    pub const ICMP: u8 = 1;
+    /// RFC 1112, 2236, 3376.
+    pub const IGMP: u8 = 2;
+    /// RFC 9293.
+    pub const TCP: u8 = 6;
+    /// RFC 768.
+    pub const UDP: u8 = 17;
+    /// RFC 4340.
+    pub const DCCP: u8 = 33;
+    /// RFC 9568.
+    pub const VRRP: u8 = 112;
+    /// RFC 3828.
+    pub const UDP_LITE: u8 = 136;
+}
+
+/// An IPv4 header without its options, 20 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ipv4Header {
+    version_ihl_tos: Be16,
+    total_length: Be16,
+    /// Identification.
+    pub identification: Be16,
+    flags_offset: Be16,
+    ttl_protocol: Be16,
+    /// Header checksum.
+    pub checksum: Be16,
+    /// Source address.
+    pub source: WireIpv4,
+    /// Destination address.
+    pub destination: WireIpv4,
+}
+
+impl Ipv4Header {
+    /// Version field.
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        (self.version_ihl_tos.get() >> 12) as u8
+    }
+
+    /// Header length in bytes with options: 0 to 60, not yet checked to be 20 or more.
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        ((self.version_ihl_tos.get() >> 8 & 0xf) << 2) as usize
+    }
+
+    /// Length of header and payload in bytes.
+    #[inline(always)]
+    pub const fn total_length(&self) -> usize {
+        self.total_length.get() as usize
+    }
+
+    /// Time to live.
+    #[inline(always)]
+    pub const fn ttl(&self) -> u8 {
+        (self.ttl_protocol.get() >> 8) as u8
+    }
+
+    /// Protocol of the payload.
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        (self.ttl_protocol.get() & 0xff) as u8
+    }
+
+    /// TTL and protocol as one field, as the checksum sees them.
+    #[inline(always)]
+    pub const fn ttl_protocol(&self) -> Be16 {
+        self.ttl_protocol
+    }
+
+    /// Sets the TTL; the checksum is the caller's to mend.
+    #[inline(always)]
+    pub const fn set_ttl(&mut self, ttl: u8) {
+        self.ttl_protocol = Be16::new((ttl as u16) << 8 | self.ttl_protocol.get() & 0xff);
+    }
+
+    /// Whether the payload does not start with the transport header: a fragment other than the first.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.flags_offset.get() & 0x1fff != 0
+    }
+}
+
+/// A UDP header, 8 bytes (RFC 768).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Udp {
+    /// Source port.
+    pub source_port: Be16,
+    /// Destination port.
+    pub destination_port: Be16,
+    /// Length of header and payload in bytes.
+    pub length: Be16,
+    /// Checksum; 0: none.
+    pub checksum: Be16,
+}

@@ -1,0 +1,41 @@
+//! VRRP advertisements (RFC 9568 §5.1; version 2 of RFC 3768 §5.1 has the same first eight bytes and addresses).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Be16, Ipv4};
+
+/// Where advertisements go: 224.0.0.18 (RFC 9568 §5.1.1.2).
+pub const VRRP_GROUP: Ipv4 = Ipv4::new([224, 0, 0, 18]);
+
+/// The TTL that an advertisement must have: a packet with another one came through a router (RFC 9568 §5.1.1.3).
+pub const VRRP_TTL: u8 = 255;
+
+/// The fixed part of an advertisement, 8 bytes; the addresses follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Vrrp {
+    version_type_vrid: Be16,
+    priority_count: Be16,
+    interval: Be16,
+    checksum: Be16,
+}
+
+impl Vrrp {
+    /// 1 for an advertisement, the only type there is.
+    #[inline(always)]
+    pub const fn packet_type(&self) -> u8 {
+        (self.version_type_vrid.get() >> 8 & 0xf) as u8
+    }
+
+    /// Virtual router id.
+    #[inline(always)]
+    pub const fn vrid(&self) -> u8 {
+        (self.version_type_vrid.get() & 0xff) as u8
+    }
+
+    /// Number of addresses that follow.
+    #[inline(always)]
+    pub const fn address_count(&self) -> u8 {
+        (self.priority_count.get() & 0xff) as u8
+    }
+}

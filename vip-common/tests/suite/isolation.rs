@@ -1,0 +1,74 @@
+//! A frame of one tenant never reaches another one, also while the agent changes the tables.
+
+use proptest::prelude::*;
+use vip_common::{
+    engine::{self, MemoryTables},
+    pipeline::{Stage, Verdict},
+    tables::VniAddress,
+};
+
+use crate::{
+    cases,
+    frame::{Reading, guest_frame, outside_frame},
+    world::{any_stale_tables, any_world, ifindex, port_eip, subnet_of_port, vip_eip, vni_of},
+};
+
+fn vni_of_interface(tables: &MemoryTables, interface: u32) -> Option<u32> {
+    tables.ports.values().find(|port| port.ifindex == interface).map(|port| port.vni)
+}
+
+proptest! {
+    #![proptest_config(cases(1500))]
+
+    #[test]
+    fn a_guest_reaches_its_own_vpc_and_peers_only(world in any_world(), guest in guest_frame()) {
+        let from = vni_of(subnet_of_port(guest.port));
+        let tables = world.tables();
+        let outcome = engine::port(&tables, ifindex(guest.port), guest.tagged, &guest.bytes.0);
+        if let Verdict::Deliver { port, ifindex: interface } = outcome.verdict {
+            prop_assert_eq!(interface, ifindex(port));
+            prop_assert!(world.reaches(from, vni_of(subnet_of_port(port))));
+        }
+        for receiver in outcome.receivers {
+            prop_assert_eq!(vni_of_interface(&tables, receiver), Some(from));
+        }
+    }
+
+    #[test]
+    fn a_packet_from_outside_reaches_the_tenant_of_the_eip_only(world in any_world(), frame in outside_frame()) {
+        let outcome = engine::uplink(&world.tables(), Stage::Tc, &frame.0);
+        if let Verdict::Deliver { port, .. } = outcome.verdict {
+            let eip = Reading::of(&frame.0).expect("only packets are delivered").destination;
+            let is_ports = eip == port_eip(port) && world.port(port).eip;
+            let is_vips = (0..crate::world::SLOTS).any(|slot| eip == vip_eip(slot) && world.may_own(port, slot));
+            prop_assert!(is_ports || is_vips, "{} is not port {}'s", eip, port);
+        }
+    }
+
+    #[test]
+    fn a_stale_index_never_delivers_to_another_tenant(tables in any_stale_tables(), guest in guest_frame()) {
+        let from = vni_of(subnet_of_port(guest.port));
+        let outcome = engine::port(&tables, ifindex(guest.port), guest.tagged, &guest.bytes.0);
+        if let Verdict::Deliver { ifindex: interface, .. } = outcome.verdict {
+            let to = vni_of_interface(&tables, interface);
+            let destination = Reading::of(&guest.bytes.0).map(|packet| packet.destination);
+            let peer = destination.and_then(|address| {
+                let key = VniAddress { vni: from, address };
+                vip_common::pipeline::Tables::subnet(&&tables, &key).map(|entry| entry.vni)
+            });
+            prop_assert!(to == Some(from) || to == peer, "from {} to {:?}", from, to);
+        }
+        for receiver in outcome.receivers {
+            prop_assert_eq!(vni_of_interface(&tables, receiver), Some(from));
+        }
+    }
+
+    #[test]
+    fn a_stale_eip_never_delivers_to_another_tenant(tables in any_stale_tables(), frame in outside_frame()) {
+        let outcome = engine::uplink(&tables, Stage::Tc, &frame.0);
+        if let Verdict::Deliver { ifindex: interface, .. } = outcome.verdict {
+            let eip = Reading::of(&frame.0).expect("only packets are delivered").destination;
+            prop_assert_eq!(vni_of_interface(&tables, interface), tables.eips.get(&eip).map(|entry| entry.vni));
+        }
+    }
+}

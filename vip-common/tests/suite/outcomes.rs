@@ -1,0 +1,137 @@
+//! A verdict is one of three outcomes; drops are counted, what is not ours is left alone, and what is handled changes only in
+//! the fields that handling it is about.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use vip_common::{
+    DropReason,
+    engine::{self, MemoryTables, Outcome},
+    pipeline::{Stage, Verdict},
+};
+
+use crate::{
+    cases,
+    frame::{Reading, guest_frame, outside_frame, outside_packet, whole_guest_packet},
+    rules::ArpReading,
+    world::{any_world, ifindex},
+};
+
+/// What holds for every verdict. `tables` are those that the frame alone ran through.
+fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), TestCaseError> {
+    let mut drops = BTreeMap::new();
+    match outcome.verdict {
+        Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc | Verdict::Members { .. } => {
+            prop_assert_eq!(&outcome.frame, frame, "{:?} leaves the bytes as they came", outcome.verdict);
+        }
+        Verdict::Drop(reason) => {
+            prop_assert!((reason as usize) < DropReason::COUNT);
+            drops.insert(reason, 1);
+        }
+        Verdict::Consumed
+        | Verdict::Deliver { .. }
+        | Verdict::Return
+        | Verdict::Uplink { .. }
+        | Verdict::Resolve { .. } => {}
+    }
+    prop_assert_eq!(&*tables.drops.borrow(), &drops, "{:?}", outcome.verdict);
+    let forwarded =
+        matches!(outcome.verdict, Verdict::Deliver { .. } | Verdict::Uplink { .. } | Verdict::Resolve { .. });
+    let is_counted = !tables.eip_traffic.borrow().is_empty() || !tables.vip_traffic.borrow().is_empty();
+    prop_assert!(
+        forwarded || !is_counted,
+        "traffic counters count what was forwarded, not {:?}",
+        outcome.verdict
+    );
+    if outcome.verdict == Verdict::Consumed || matches!(outcome.verdict, Verdict::Drop(_)) {
+        return Ok(());
+    }
+    check_untouched(frame, outcome)
+}
+
+/// Bytes outside the fields that the verdict is about are as they came.
+fn check_untouched(frame: &[u8], outcome: &Outcome) -> Result<(), TestCaseError> {
+    prop_assert_eq!(outcome.frame.len(), frame.len());
+    let may_change = |at: usize| match (Reading::of(frame), ArpReading::of(frame)) {
+        (Some(packet), _) => {
+            let checksum = packet.checksum_at();
+            let is_echo_type = outcome.verdict == Verdict::Return && at == packet.start;
+            // MACs; TTL; header checksum and addresses.
+            (0..12).contains(&at)
+                || at == 22
+                || (24..34).contains(&at)
+                || checksum.is_some_and(|field| (field..field + 2).contains(&at))
+                || is_echo_type
+        }
+        // An answer is made of the question; of a reply the sender's MAC may become the constant one.
+        (_, Some(_)) if outcome.verdict == Verdict::Return => at < 42,
+        (_, Some(_)) => (0..12).contains(&at) || (22..28).contains(&at),
+        _ => false,
+    };
+    for (at, (before, after)) in frame.iter().zip(&outcome.frame).enumerate() {
+        prop_assert!(before == after || may_change(at), "byte {} of {:?}", at, outcome.verdict);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(1500))]
+
+    #[test]
+    fn every_frame_of_a_guest_has_one_outcome(world in any_world(), guest in guest_frame()) {
+        let tables = world.tables();
+        let outcome = engine::port(&tables, ifindex(guest.port), guest.tagged, &guest.bytes.0);
+        check(&tables, &guest.bytes.0, &outcome)?;
+    }
+
+    #[test]
+    fn every_frame_on_the_uplink_has_one_outcome(world in any_world(), frame in outside_frame(), tc in any::<bool>()) {
+        let tables = world.tables();
+        let outcome = engine::uplink(&tables, if tc { Stage::Tc } else { Stage::Xdp }, &frame.0);
+        let is_for_ports_only = matches!(outcome.verdict, Verdict::Members { .. } | Verdict::PassOn);
+        prop_assert!(!is_for_ports_only, "{:?}", outcome.verdict);
+        prop_assert!(!tc || outcome.verdict != Verdict::LeaveToTc, "TC is the last one");
+        check(&tables, &frame.0, &outcome)?;
+    }
+
+    #[test]
+    fn valid_packets_of_guests_keep_valid_checksums(world in any_world(), (port, packet) in whole_guest_packet()) {
+        let outcome = engine::port(&world.tables(), ifindex(port), false, &packet.bytes());
+        check_checksums(&packet.bytes(), &outcome)?;
+    }
+
+    #[test]
+    fn valid_packets_from_outside_keep_valid_checksums(world in any_world(), packet in outside_packet()) {
+        let outcome = engine::uplink(&world.tables(), Stage::Tc, &packet.bytes());
+        check_checksums(&packet.bytes(), &outcome)?;
+    }
+
+    #[test]
+    fn what_xdp_leaves_to_tc_is_what_tc_alone_would_have_done(world in any_world(), packet in outside_packet()) {
+        let (both, alone) = (world.tables(), world.tables());
+        let mut outcome = engine::uplink(&both, Stage::Xdp, &packet.bytes());
+        if outcome.verdict == Verdict::LeaveToTc {
+            outcome = engine::uplink(&both, Stage::Tc, &outcome.frame);
+        }
+        prop_assert_eq!(outcome, engine::uplink(&alone, Stage::Tc, &packet.bytes()));
+        prop_assert_eq!(&*both.drops.borrow(), &*alone.drops.borrow());
+        prop_assert_eq!(&*both.eip_traffic.borrow(), &*alone.eip_traffic.borrow());
+        prop_assert_eq!(&*both.vip_traffic.borrow(), &*alone.vip_traffic.borrow());
+    }
+}
+
+fn check_checksums(frame: &[u8], outcome: &Outcome) -> Result<(), TestCaseError> {
+    let (Some(before), Some(after)) = (Reading::of(frame), Reading::of(&outcome.frame)) else {
+        return Err(TestCaseError::fail("a whole packet stays whole"));
+    };
+    prop_assert!(before.has_valid_header_checksum());
+    prop_assert!(after.has_valid_header_checksum(), "{:?}", outcome.verdict);
+    // Arbitrary payloads of protocols that carry a checksum may carry a wrong one: wrong it stays.
+    prop_assert_eq!(
+        before.has_valid_transport_checksum(),
+        after.has_valid_transport_checksum(),
+        "{:?}",
+        outcome.verdict
+    );
+    Ok(())
+}

@@ -1,0 +1,528 @@
+//! Tables: a fixed plan of VPCs, subnets, ports and VIPs, in which everything that an operator can choose is arbitrary.
+//!
+//! VPC 0 and VPC 1 use the same addresses and MACs. VPC 2 has its own and may be a peer of VPC 0. Each subnet has three ports
+//! and room for two VIPs.
+
+use std::ops::Range;
+
+use proptest::{array::uniform3, collection::vec, option, prelude::*, sample::select};
+use vip_common::{
+    engine::{MemoryTables, Slot},
+    tables::{
+        AddressEntry, AddressKind, ClaimForm, Config, ConfigFlags, EipEntry, EipNetwork, Grant, GrantKey,
+        MacKey, Members, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry,
+        RouteKind, SubnetEntry, Target, VniAddress, VridSet,
+    },
+    wire::{Ipv4, Mac},
+};
+
+/// Number of subnets.
+pub(crate) const SUBNETS: u32 = 5;
+const PORTS_PER_SUBNET: u32 = 3;
+const SLOTS_PER_SUBNET: u32 = 2;
+/// Number of ports; their indexes start with 1.
+pub(crate) const PORTS: u32 = SUBNETS * PORTS_PER_SUBNET;
+/// Number of VIP slots.
+pub(crate) const SLOTS: u32 = SUBNETS * SLOTS_PER_SUBNET;
+/// (VNI, third octet of the prefix) of each subnet.
+const PLAN: [(u32, u8); SUBNETS as usize] = [(4001, 0), (4001, 1), (4002, 0), (4002, 1), (4003, 2)];
+/// VNIs that are peers in a world with a peering.
+const PEERS: [u32; 2] = [4001, 4003];
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const MASK: Ipv4 = Ipv4::new([255, 255, 255, 0]);
+pub(crate) const UPLINK: u32 = 2;
+pub(crate) const UPLINK_MAC: Mac = Mac::new([2, 0xff, 0, 0, 0, 1]);
+pub(crate) const HOST_ADDRESS: Ipv4 = Ipv4::new([198, 51, 100, 2]);
+/// A router on the uplink, which NEXTHOPS knows.
+pub(crate) const ROUTER: Ipv4 = Ipv4::new([198, 51, 100, 1]);
+pub(crate) const NEIGHBOUR_MAC: Mac = Mac::new([2, 0xff, 0, 0, 0, 9]);
+/// A host behind the router.
+pub(crate) const CLIENT: Ipv4 = Ipv4::new([192, 0, 2, 77]);
+/// A host on the uplink that NEXTHOPS does not know.
+pub(crate) const NEIGHBOUR: Ipv4 = Ipv4::new([198, 51, 100, 77]);
+/// An address in the prefix of subnets that no object has.
+pub(crate) const UNLISTED: Ipv4 = Ipv4::new([10, 0, 0, 200]);
+
+pub(crate) const fn subnet_of_port(index: u32) -> u32 {
+    (index - 1) / PORTS_PER_SUBNET
+}
+
+pub(crate) const fn subnet_of_slot(slot: u32) -> u32 {
+    slot / SLOTS_PER_SUBNET
+}
+
+pub(crate) const fn ports_of(subnet: u32) -> Range<u32> {
+    subnet * PORTS_PER_SUBNET + 1..(subnet + 1) * PORTS_PER_SUBNET + 1
+}
+
+pub(crate) const fn slots_of(subnet: u32) -> Range<u32> {
+    subnet * SLOTS_PER_SUBNET..(subnet + 1) * SLOTS_PER_SUBNET
+}
+
+pub(crate) const fn vni_of(subnet: u32) -> u32 {
+    PLAN[subnet as usize].0
+}
+
+const fn low(number: u32) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+const fn in_subnet(subnet: u32, last: u32) -> Ipv4 {
+    Ipv4::new([10, 0, PLAN[subnet as usize].1, low(last)])
+}
+
+pub(crate) const fn gateway(subnet: u32) -> Ipv4 {
+    in_subnet(subnet, 1)
+}
+
+pub(crate) const fn port_address(index: u32) -> Ipv4 {
+    in_subnet(subnet_of_port(index), 10 + (index - 1) % PORTS_PER_SUBNET)
+}
+
+pub(crate) const fn port_mac(index: u32) -> Mac {
+    let [_, _, net, last] = port_address(index).octets();
+    Mac::new([2, 0, 0, 0, net, last])
+}
+
+pub(crate) const fn vip_address(slot: u32) -> Ipv4 {
+    in_subnet(subnet_of_slot(slot), 100 + slot % SLOTS_PER_SUBNET)
+}
+
+pub(crate) const fn port_eip(index: u32) -> Ipv4 {
+    Ipv4::new([203, 0, 113, low(index)])
+}
+
+pub(crate) const fn vip_eip(slot: u32) -> Ipv4 {
+    Ipv4::new([203, 0, 113, low(100 + slot)])
+}
+
+pub(crate) const fn ifindex(index: u32) -> u32 {
+    100 + index
+}
+
+/// What an operator and the hypervisor can choose of a port.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PortSpec {
+    pub(crate) bypass: bool,
+    pub(crate) bridged: bool,
+    pub(crate) takes_xdp: bool,
+    /// No interface on this host at the moment.
+    pub(crate) unplugged: bool,
+    pub(crate) eip: bool,
+}
+
+/// What can be chosen of a VIP, and who owns it.
+#[derive(Clone, Debug)]
+pub(crate) struct VipSpec {
+    /// Of the subnet's ports: 1 *own*, 2 *source*, 3 both, 0 none.
+    pub(crate) rights: [u8; 3],
+    /// Allowed VRIDs.
+    pub(crate) vrids: Vec<u8>,
+    /// The owner: one of the ports with the *own* right, by the order; `None`: nobody.
+    pub(crate) owner: Option<usize>,
+    /// Whether the owner holds it by a virtual router MAC, if one is allowed.
+    pub(crate) by_vrid: bool,
+    pub(crate) epoch: u64,
+    pub(crate) claimed: bool,
+    /// The claim that waits: by which of the ports with the *own* right, and due in how many milliseconds.
+    pub(crate) waiting: Option<(usize, i64)>,
+    /// Moves that the bucket misses, in nanoseconds from now.
+    pub(crate) damped: u64,
+    pub(crate) eip: bool,
+    pub(crate) network: bool,
+}
+
+impl Default for VipSpec {
+    /// Owned by the subnet's first port; all three may own it.
+    fn default() -> Self {
+        Self {
+            rights: [1; 3],
+            vrids: Vec::new(),
+            owner: Some(0),
+            by_vrid: false,
+            epoch: 1,
+            claimed: true,
+            waiting: None,
+            damped: 0,
+            eip: true,
+            network: false,
+        }
+    }
+}
+
+/// Everything behind the tables of one host.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) peered: bool,
+    /// Subnets whose gateway is somebody else.
+    pub(crate) external: Vec<bool>,
+    pub(crate) ports: Vec<PortSpec>,
+    pub(crate) vips: Vec<Option<VipSpec>>,
+    pub(crate) announces: bool,
+    pub(crate) returns: bool,
+    pub(crate) default_route: bool,
+    /// Nanoseconds since boot.
+    pub(crate) now: u64,
+}
+
+impl Default for World {
+    /// Every port with its check on and an EIP, one VIP per subnet that its first port owns, a default route.
+    fn default() -> Self {
+        let port = PortSpec { takes_xdp: true, eip: true, ..PortSpec::default() };
+        Self {
+            peered: false,
+            external: vec![false; SUBNETS as usize],
+            ports: vec![port; PORTS as usize],
+            vips: (0..SLOTS).map(|slot| (slot % SLOTS_PER_SUBNET == 0).then(VipSpec::default)).collect(),
+            announces: true,
+            returns: true,
+            default_route: true,
+            now: 1000 * SECOND,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn port(&self, index: u32) -> &PortSpec {
+        &self.ports[index as usize - 1]
+    }
+
+    pub(crate) fn port_mut(&mut self, index: u32) -> &mut PortSpec {
+        &mut self.ports[index as usize - 1]
+    }
+
+    pub(crate) fn vip(&self, slot: u32) -> Option<&VipSpec> {
+        self.vips[slot as usize].as_ref()
+    }
+
+    /// The slot of the default world's VIP, to be changed.
+    pub(crate) fn vip_mut(&mut self, slot: u32) -> &mut VipSpec {
+        self.vips[slot as usize].as_mut().expect("the slot has a VIP")
+    }
+
+    pub(crate) fn is_external(&self, subnet: u32) -> bool {
+        self.external[subnet as usize]
+    }
+
+    /// VNIs that reach each other.
+    pub(crate) fn reaches(&self, from: u32, to: u32) -> bool {
+        from == to || self.peered && PEERS.contains(&from) && PEERS.contains(&to)
+    }
+
+    fn rights(&self, index: u32, slot: u32) -> u8 {
+        let subnet = subnet_of_slot(slot);
+        match self.vip(slot) {
+            Some(vip) if subnet_of_port(index) == subnet => {
+                vip.rights[((index - 1) % PORTS_PER_SUBNET) as usize]
+            }
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn may_own(&self, index: u32, slot: u32) -> bool {
+        self.rights(index, slot) & 1 != 0
+    }
+
+    pub(crate) fn may_source(&self, index: u32, slot: u32) -> bool {
+        self.rights(index, slot) != 0
+    }
+
+    pub(crate) fn is_real_server(&self, index: u32, slot: u32) -> bool {
+        self.rights(index, slot) == 2
+    }
+
+    pub(crate) fn allows_vrid(&self, index: u32, slot: u32, vrid: u8) -> bool {
+        self.may_source(index, slot) && self.vip(slot).is_some_and(|vip| vip.vrids.contains(&vrid))
+    }
+
+    /// Ports that may own the VIP.
+    pub(crate) fn members(&self, slot: u32) -> Vec<u32> {
+        ports_of(subnet_of_slot(slot)).filter(|index| self.may_own(*index, slot)).collect()
+    }
+
+    /// The VIP with this address in the VPC.
+    pub(crate) fn slot_at(&self, vni: u32, address: Ipv4) -> Option<u32> {
+        (0..SLOTS).find(|slot| {
+            vip_address(*slot) == address && vni_of(subnet_of_slot(*slot)) == vni && self.vip(*slot).is_some()
+        })
+    }
+
+    /// The port with this fixed address in the VPC.
+    pub(crate) fn port_at(vni: u32, address: Ipv4) -> Option<u32> {
+        (1..=PORTS).find(|index| port_address(*index) == address && vni_of(subnet_of_port(*index)) == vni)
+    }
+
+    /// The tables that these wishes compile to.
+    pub(crate) fn tables(&self) -> MemoryTables {
+        let mut tables = MemoryTables::default();
+        tables.now.set(self.now);
+        self.fill_host(&mut tables);
+        for subnet in 0..SUBNETS {
+            self.fill_subnet(&mut tables, subnet);
+        }
+        for index in 1..=PORTS {
+            self.fill_port(&mut tables, index);
+        }
+        for slot in 0..SLOTS {
+            if let Some(vip) = self.vip(slot) {
+                self.fill_vip(&mut tables, slot, vip);
+            }
+        }
+        tables
+    }
+
+    fn fill_host(&self, tables: &mut MemoryTables) {
+        let mut flags = ConfigFlags::default();
+        for (chosen, flag) in
+            [(self.announces, ConfigFlags::ANNOUNCE_EIPS), (self.returns, ConfigFlags::UPLINK_RETURNS)]
+        {
+            if chosen {
+                flags = flags.with(flag);
+            }
+        }
+        tables.config = Some(Config {
+            uplink: UPLINK,
+            routed_by: UPLINK,
+            uplink_mac: UPLINK_MAC,
+            flags,
+            ..Config::default()
+        });
+        let all_bits = Ipv4::BROADCAST;
+        let prefix = Ipv4::new([198, 51, 100, 0]);
+        tables.routes = vec![
+            (HOST_ADDRESS, all_bits, RouteEntry::new(RouteKind::Local)),
+            (prefix, MASK, RouteEntry::new(RouteKind::OnLink)),
+        ];
+        if self.default_route {
+            let default = RouteEntry::new(RouteKind::Gateway(ROUTER));
+            tables.routes.push((Ipv4::UNSPECIFIED, Ipv4::UNSPECIFIED, default));
+        }
+        tables.next_hops.insert(ROUTER, NextHop { mac: NEIGHBOUR_MAC, zero: 0 });
+        tables.networks.insert(1, EipNetwork { network: prefix, mask: MASK, gateway: ROUTER });
+    }
+
+    fn fill_subnet(&self, tables: &mut MemoryTables, subnet: u32) {
+        let vni = vni_of(subnet);
+        let kind = if self.is_external(subnet) { AddressKind::ExternalGateway } else { AddressKind::Gateway };
+        tables
+            .addresses
+            .insert(VniAddress { vni, address: gateway(subnet) }, AddressEntry::new(kind, subnet + 1));
+        for from in [4001, 4002, 4003] {
+            if self.reaches(from, vni) {
+                let entry = SubnetEntry { vni, subnet: subnet + 1 };
+                tables.subnets.push((from, in_subnet(subnet, 0), MASK, entry));
+            }
+        }
+    }
+
+    fn fill_port(&self, tables: &mut MemoryTables, index: u32) {
+        let (spec, subnet) = (self.port(index), subnet_of_port(index));
+        let vni = vni_of(subnet);
+        let mut flags = PortFlags::default();
+        for (chosen, flag) in [
+            (spec.bypass, PortFlags::BYPASS),
+            (spec.bridged, PortFlags::BRIDGED),
+            (spec.takes_xdp, PortFlags::TAKES_XDP),
+            (self.is_external(subnet), PortFlags::EXTERNAL_ROUTER),
+        ] {
+            if chosen {
+                flags = flags.with(flag);
+            }
+        }
+        let mut vrids = VridSet::default();
+        for slot in slots_of(subnet) {
+            for vrid in self.vip(slot).into_iter().flat_map(|vip| &vip.vrids) {
+                if self.may_source(index, slot) {
+                    vrids.insert(*vrid);
+                }
+            }
+        }
+        let address = port_address(index);
+        let entry = PortEntry {
+            ifindex: if spec.unplugged { 0 } else { ifindex(index) },
+            vni,
+            subnet: subnet + 1,
+            address,
+            gateway: gateway(subnet),
+            mask: MASK,
+            mac: port_mac(index),
+            flags,
+            vrids,
+        };
+        tables.ports.insert(index, entry);
+        tables.macs.insert(MacKey::new(vni, entry.mac), index);
+        tables.interfaces.insert(ifindex(index), index);
+        let mut listed = AddressEntry::new(AddressKind::Fixed(index), subnet + 1);
+        if spec.eip {
+            listed = listed.with_eip(port_eip(index), index, 0);
+            let eip = EipEntry { vni, inner: address, target: Target::port(index), index };
+            tables.eips.insert(port_eip(index), eip);
+        }
+        tables.addresses.insert(VniAddress { vni, address }, listed);
+    }
+
+    fn fill_vip(&self, tables: &mut MemoryTables, slot: u32, vip: &VipSpec) {
+        let subnet = subnet_of_slot(slot);
+        let (vni, address) = (vni_of(subnet), vip_address(slot));
+        let members = self.members(slot);
+        let of_member = |order: usize| members.get(order % members.len().max(1)).copied();
+        let vrid = if vip.by_vrid { vip.vrids.first().copied().unwrap_or_default() } else { 0 };
+        let word = match vip.owner.and_then(of_member) {
+            Some(owner) => OwnerWord::new(vip.epoch, vip.claimed, owner, vrid),
+            None => OwnerWord::new(vip.epoch, false, 0, 0),
+        };
+        let pending = vip.waiting.and_then(|(order, in_ms)| {
+            let due = self.now.saturating_add_signed(in_ms * 1_000_000);
+            Some(Pending::new(of_member(order)?, vrid, ClaimForm::GarpRequest, due))
+        });
+        tables.owners.insert(
+            slot,
+            Slot::new(OwnerEntry {
+                word,
+                pending: pending.unwrap_or_default(),
+                damped_until: self.now + vip.damped,
+                reported: 0,
+            }),
+        );
+        let mut listed = AddressEntry::new(AddressKind::Vip(slot), subnet + 1);
+        if vip.eip {
+            let index = 100 + slot;
+            listed = listed.with_eip(vip_eip(slot), index, u16::from(vip.network));
+            tables
+                .eips
+                .insert(vip_eip(slot), EipEntry { vni, inner: address, target: Target::vip(slot), index });
+        }
+        tables.addresses.insert(VniAddress { vni, address }, listed);
+        let mut vrids = [0; 4];
+        for (place, vrid) in vrids.iter_mut().zip(&vip.vrids) {
+            *place = *vrid;
+        }
+        for port in ports_of(subnet) {
+            let rights = match self.rights(port, slot) {
+                0 => continue,
+                1 => Rights::OWN,
+                2 => Rights::SOURCE,
+                _ => Rights::OWN.with(Rights::SOURCE),
+            };
+            tables.grants.insert(GrantKey { port, slot }, Grant { rights, zero: [0; 3], vrids });
+        }
+        let mut listed_members = Members { vni, address, subnet: subnet + 1, ..Members::default() };
+        for (place, member) in listed_members.ports.iter_mut().zip(members.iter().copied()) {
+            *place = member;
+        }
+        tables.members.insert(slot, listed_members);
+    }
+}
+
+fn any_port() -> BoxedStrategy<PortSpec> {
+    let rarely = prop::bool::weighted(0.15);
+    (prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), rarely, any::<bool>())
+        .prop_map(|(bypass, bridged, takes_xdp, unplugged, eip)| PortSpec {
+            bypass,
+            bridged,
+            takes_xdp,
+            unplugged,
+            eip,
+        })
+        .boxed()
+}
+
+fn any_vip() -> BoxedStrategy<VipSpec> {
+    let rights = uniform3(prop_oneof![4 => Just(1), 2 => Just(2), 1 => Just(3), 1 => Just(0)]);
+    let vrids = select(vec![vec![], vec![66], vec![67], vec![66, 67]]);
+    let owner = (option::weighted(0.8, 0..3_usize), any::<bool>(), 0..1_u64 << 34, any::<bool>());
+    let waiting = option::weighted(0.3, (0..3_usize, -3000..3000_i64));
+    let damped = prop_oneof![3 => Just(0), 1 => 0..9 * SECOND];
+    (rights, vrids, owner, waiting, damped, any::<bool>(), any::<bool>())
+        .prop_map(|(rights, vrids, (owner, by_vrid, epoch, claimed), waiting, damped, eip, network)| {
+            VipSpec { rights, vrids, owner, by_vrid, epoch, claimed, waiting, damped, eip, network }
+        })
+        .boxed()
+}
+
+/// Arbitrary consistent tables.
+pub(crate) fn any_world() -> BoxedStrategy<World> {
+    let host = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), 20 * SECOND..1_000_000 * SECOND);
+    (
+        any::<bool>(),
+        vec(prop::bool::weighted(0.2), SUBNETS as usize),
+        vec(any_port(), PORTS as usize),
+        vec(option::weighted(0.8, any_vip()), SLOTS as usize),
+        host,
+    )
+        .prop_map(|(peered, external, ports, vips, (announces, returns, default_route, now))| World {
+            peered,
+            external,
+            ports,
+            vips,
+            announces,
+            returns,
+            default_route,
+            now,
+        })
+        .boxed()
+}
+
+/// Arbitrary tables in the middle of a change: entries name ports and slots that are gone or belong to somebody else.
+pub(crate) fn any_stale_tables() -> BoxedStrategy<MemoryTables> {
+    let change = (0..7_u8, any::<prop::sample::Index>(), 0..=PORTS + 1, 0..=SLOTS);
+    (any_world(), vec(change, 1..12))
+        .prop_map(|(world, changes)| {
+            let mut tables = world.tables();
+            for (table, place, port, slot) in changes {
+                make_stale(&mut tables, table, place, port, slot);
+            }
+            tables
+        })
+        .boxed()
+}
+
+fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, port: u32, slot: u32) {
+    match table {
+        0 => {
+            let mut keys: Vec<VniAddress> = tables.addresses.keys().copied().collect();
+            keys.sort_unstable_by_key(|key| (key.vni, key.address));
+            let kind = if slot % 2 == 0 { AddressKind::Vip(slot) } else { AddressKind::Fixed(port) };
+            if let Some(entry) = tables.addresses.get_mut(&keys[place.index(keys.len())]) {
+                *entry = AddressEntry::new(kind, entry.subnet).with_eip(
+                    entry.eip,
+                    entry.eip_index,
+                    entry.eip_network,
+                );
+            }
+        }
+        1 => {
+            let mut keys: Vec<Ipv4> = tables.eips.keys().copied().collect();
+            keys.sort_unstable();
+            if keys.is_empty() {
+                return;
+            }
+            if let Some(entry) = tables.eips.get_mut(&keys[place.index(keys.len())]) {
+                entry.target = if slot % 2 == 0 { Target::vip(slot) } else { Target::port(port) };
+            }
+        }
+        2 => {
+            let word = OwnerWord::new(7, true, port, 0);
+            tables.owners.insert(slot, Slot::new(OwnerEntry { word, ..OwnerEntry::default() }));
+        }
+        3 => {
+            let rights = Rights::OWN.with(Rights::SOURCE);
+            tables
+                .grants
+                .insert(GrantKey { port, slot }, Grant { rights, zero: [0; 3], vrids: [66, 0, 0, 0] });
+        }
+        4 => {
+            let mut keys: Vec<MacKey> = tables.macs.keys().copied().collect();
+            keys.sort_unstable_by_key(|key| (key.vni, key.mac.octets()));
+            tables.macs.insert(keys[place.index(keys.len())], port);
+        }
+        5 => {
+            tables.ports.remove(&port);
+        }
+        _ => {
+            tables.owners.remove(&slot);
+            tables.members.remove(&slot);
+        }
+    }
+}

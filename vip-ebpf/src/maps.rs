@@ -1,0 +1,72 @@
+//! The maps. The agent sets their sizes to the configured capacity when it loads the programs; the sizes here are the least.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf},
+};
+use vip_common::{
+    DropReason,
+    tables::{
+        AddressEntry, Config, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter,
+        MeterClass, Move, NextHop, OwnerEntry, PortEntry, RouteEntry, SubnetEntry, Traffic, VniAddress,
+    },
+    wire::Ipv4,
+};
+
+/// Allocates entries as they come: an empty table of a million entries costs its buckets only.
+const ON_DEMAND: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static EIPS: HashMap<Ipv4, EipEntry> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static ADDRS: HashMap<VniAddress, AddressEntry> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static OWNERS: Array<OwnerEntry> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static MOVES: Array<Move> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static MEMBERS: Array<Members> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PORTS: Array<PortEntry> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PORT_DEVS: DevMap = DevMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static IFPORTS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static SUBNETS: LpmTrie<[u32; 2], SubnetEntry> = LpmTrie::with_max_entries(1, ON_DEMAND);
+#[map]
+pub(crate) static ROUTES: LpmTrie<Ipv4, RouteEntry> = LpmTrie::with_max_entries(1, ON_DEMAND);
+#[map]
+pub(crate) static NEXTHOPS: HashMap<Ipv4, NextHop> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static NETWORKS: Array<EipNetwork> = Array::with_max_entries(64, 0);
+/// More than there are reasons today, so that one can be added without another layout.
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(64, 0);
+#[map]
+pub(crate) static EIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static METERS: PerCpuArray<Meter> = PerCpuArray::with_max_entries(MeterClass::COUNT, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[map]
+pub(crate) static XMIT_ERRORS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether each verdict is kept in VERDICTS: set by tests when they load the programs. Otherwise the verifier removes the code.
+#[unsafe(no_mangle)]
+pub(crate) static OBSERVED: Global<u32> = Global::new(0);
+
+const _: () = assert!(DropReason::COUNT <= 64 && size_of::<Event>() % 8 == 0);

@@ -1,0 +1,158 @@
+//! The maps as the pipeline's tables.
+
+use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
+use vip_common::{
+    pipeline::Tables,
+    tables::{
+        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move,
+        NextHop, PortEntry, RouteEntry, SubnetEntry, VniAddress,
+    },
+    wire::Ipv4,
+};
+
+use crate::{maps, owner::Cell};
+
+/// The maps of this object.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    type Owner = Cell;
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn eip(&self, address: Ipv4) -> Option<&EipEntry> {
+        // SAFETY: the agent replaces values whole; an element freed under a reader is not reused within its RCU section,
+        // and one that is updated in place shows old and new fields of the same EIP at worst for one packet.
+        unsafe { maps::EIPS.get(&address) }
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &VniAddress) -> Option<&AddressEntry> {
+        // SAFETY: as in `eip`.
+        unsafe { maps::ADDRS.get(key) }
+    }
+
+    #[inline(always)]
+    fn port_by_mac(&self, key: &MacKey) -> Option<u32> {
+        // SAFETY: as in `eip`.
+        unsafe { maps::MACS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn port_by_interface(&self, ifindex: u32) -> Option<u32> {
+        // SAFETY: as in `eip`.
+        unsafe { maps::IFPORTS.get(&ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> Option<&PortEntry> {
+        maps::PORTS.get(index)
+    }
+
+    #[inline(always)]
+    fn grant(&self, key: &GrantKey) -> Option<&Grant> {
+        // SAFETY: as in `eip`.
+        unsafe { maps::GRANTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn owner(&self, slot: u32) -> Option<Cell> {
+        maps::OWNERS.get_ptr_mut(slot).map(Cell)
+    }
+
+    #[inline(always)]
+    fn members(&self, slot: u32) -> Option<&Members> {
+        maps::MEMBERS.get(slot)
+    }
+
+    #[inline(always)]
+    fn subnet(&self, key: &VniAddress) -> Option<&SubnetEntry> {
+        maps::SUBNETS.get(Key::new(64, key.trie_key()))
+    }
+
+    #[inline(always)]
+    fn route(&self, destination: Ipv4) -> Option<&RouteEntry> {
+        maps::ROUTES.get(Key::new(32, destination))
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
+        // SAFETY: as in `eip`.
+        unsafe { maps::NEXTHOPS.get(&address) }
+    }
+
+    #[inline(always)]
+    fn network(&self, index: u16) -> Option<&EipNetwork> {
+        maps::NETWORKS.get(u32::from(index))
+    }
+
+    #[inline(always)]
+    fn record_move(&self, index: u32, record: &Move) {
+        if let Some(entry) = maps::MOVES.get_ptr_mut(index) {
+            // SAFETY: one CPU only wins the epoch whose record this is; a reader checks the epoch.
+            unsafe { *entry = *record };
+        }
+    }
+
+    #[inline(always)]
+    fn notify(&self, event: &Event) {
+        send(event);
+    }
+
+    #[inline(always)]
+    fn observe(&self, decision: u64) {
+        if maps::OBSERVED.load() != 0
+            && let Some(last) = maps::VERDICTS.get_ptr_mut(0)
+        {
+            // SAFETY: the element belongs to this CPU.
+            unsafe { *last = decision };
+        }
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, reason: u32) {
+        if let Some(packets) = maps::DROPS.get_ptr_mut(reason) {
+            // SAFETY: the element belongs to this CPU.
+            unsafe { *packets += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn count_eip(&self, index: u32, direction: Direction, bytes: usize) {
+        if let Some(traffic) = maps::EIP_TRAFFIC.get_ptr_mut(index) {
+            // SAFETY: the element belongs to this CPU.
+            unsafe { (*traffic).count(direction, bytes as u64) };
+        }
+    }
+
+    #[inline(always)]
+    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize) {
+        if let Some(traffic) = maps::VIP_TRAFFIC.get_ptr_mut(slot) {
+            // SAFETY: the element belongs to this CPU.
+            unsafe { (*traffic).count(direction, bytes as u64) };
+        }
+    }
+}
+
+/// Sends an event. Out of line: events are rare and their code is large.
+#[inline(never)]
+fn send(event: &Event) {
+    let Some(kind) = event.kind() else { return };
+    let class = kind.class();
+    let Some(meter) = maps::METERS.get_ptr_mut(class as u32) else { return };
+    // SAFETY: the element belongs to this CPU, which runs one program at a time in this context.
+    let meter = unsafe { &mut *meter };
+    if meter.admit(class, event.at) && maps::EVENTS.output::<Event>(event, 0).is_err() {
+        meter.lost += 1;
+    }
+}

@@ -1,0 +1,156 @@
+//! `uplink_tc` and `port`: TC ingress on the uplink and on guests' interfaces.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
+        bpf_redir_neigh__bindgen_ty_1,
+    },
+    helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
+    macros::classifier,
+    programs::TcContext,
+};
+use vip_common::{
+    DropReason,
+    pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, for_each_receiver},
+    wire::{Header, Ipv4},
+};
+
+use crate::{log::log_verdict, tables::Maps};
+
+/// Bytes from the frame's start that the pipeline may look at: Ethernet, IPv4 with all options, VRRP with eight addresses.
+const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
+
+/// `AF_INET`.
+const IPV4_NEIGHBOUR: u32 = 2;
+
+struct SkbPacket<'c>(&'c TcContext);
+
+impl SkbPacket<'_> {
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.0.as_ptr().cast()
+    }
+}
+
+impl Packet for SkbPacket<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
+        let start = self.0.data() + offset;
+        if start + H::LEN > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the packet's linear part, `H` has no invalid bit patterns, frames start at an even
+        // address and the offset is even; `&mut self` keeps the reference alone.
+        Some(unsafe { &mut *(start as *mut H) })
+    }
+
+    #[inline(always)]
+    fn mend_transport_checksum(
+        &mut self,
+        offset: usize,
+        optional: bool,
+        from: Ipv4,
+        to: Ipv4,
+    ) -> Result<(), EditFailed> {
+        const ADDRESS: u64 = 4;
+        let keep_zero = if optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | keep_zero | ADDRESS;
+        self.0
+            .l4_csum_replace(offset, u64::from(from.raw()), u64::from(to.raw()), flags)
+            .map_err(|_| EditFailed)
+    }
+}
+
+/// Entry of the program on the uplink.
+#[classifier]
+pub(crate) fn uplink_tc(ctx: TcContext) -> i32 {
+    let mut packet = linear(&ctx);
+    let verdict = pipeline::uplink(&mut packet, &Maps, Stage::Tc);
+    log_verdict!(&ctx, "uplink_tc", verdict);
+    carry_out(&packet, verdict)
+}
+
+/// Entry of the program on a guest's interface.
+#[classifier]
+pub(crate) fn port(ctx: TcContext) -> i32 {
+    let mut packet = linear(&ctx);
+    // SAFETY: the context is valid while the program runs.
+    let ifindex = unsafe { (*packet.skb()).ifindex };
+    let verdict = pipeline::port(&mut packet, &Maps, ifindex);
+    log_verdict!(&ctx, "port", verdict);
+    carry_out(&packet, verdict)
+}
+
+/// Makes the headers readable in place: a large frame may have them outside the linear part.
+#[inline(always)]
+fn linear(ctx: &TcContext) -> SkbPacket<'_> {
+    let length = ctx.len();
+    let wanted = if length < LINEAR { length } else { LINEAR };
+    if ((ctx.data_end() - ctx.data()) as u32) < wanted {
+        // If memory is short, the pipeline sees a truncated frame and says so.
+        let _short = ctx.pull_data(wanted);
+    }
+    SkbPacket(ctx)
+}
+
+#[inline(always)]
+fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
+    match verdict {
+        // Not TC_ACT_OK: programs and filters behind this one still decide.
+        Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => TC_ACT_UNSPEC,
+        Verdict::Drop(_) | Verdict::Consumed => TC_ACT_SHOT,
+        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex } => redirect(ifindex),
+        // SAFETY: the context is valid while the program runs.
+        Verdict::Return => redirect(unsafe { (*packet.skb()).ifindex }),
+        Verdict::Resolve { next_hop } => resolve(next_hop),
+        Verdict::Members { slot, sender } => {
+            for_each_receiver(&Maps, slot, sender, |ifindex| {
+                // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+                if unsafe { bpf_clone_redirect(packet.skb(), ifindex, 0) } != 0 {
+                    Maps.count_drop(DropReason::RedirectFailed.index());
+                }
+            });
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn redirect(ifindex: u32) -> i32 {
+    // SAFETY: the helper has no preconditions.
+    let action = unsafe { bpf_redirect(ifindex, 0) } as i32;
+    if action == TC_ACT_SHOT {
+        Maps.count_drop(DropReason::RedirectFailed.index());
+    }
+    action
+}
+
+/// Sends to a neighbour whose MAC the kernel knows or finds (kernel 5.10); it keeps the packet meanwhile.
+#[inline(always)]
+fn resolve(next_hop: Ipv4) -> i32 {
+    let ifindex = Maps.config().map_or(0, |config| config.routed_by);
+    let mut neighbour = bpf_redir_neigh {
+        nh_family: IPV4_NEIGHBOUR,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv4_nh: next_hop.raw() },
+    };
+    // SAFETY: the structure lives on the stack during the call.
+    let action =
+        unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0) }
+            as i32;
+    if action == TC_ACT_SHOT {
+        Maps.count_drop(DropReason::RedirectFailed.index());
+    }
+    action
+}

@@ -1,0 +1,89 @@
+//! `uplink`: XDP on the uplink.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    macros::xdp,
+    programs::XdpContext,
+};
+use vip_common::{
+    DropReason,
+    pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, mend_in_place},
+    wire::{Header, Ipv4},
+};
+
+use crate::{log::log_verdict, maps, tables::Maps};
+
+struct XdpPacket<'c>(&'c XdpContext);
+
+impl XdpPacket<'_> {
+    /// End of the packet, read anew each time: a value that the compiler can relate to the packet's length lets it drop the
+    /// check in `header`, which the verifier insists on.
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { read_volatile(&raw const (*self.0.ctx).data_end) as usize }
+    }
+}
+
+impl Packet for XdpPacket<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // XDP sees tags in the bytes: as an EtherType that the pipeline does not know.
+        false
+    }
+
+    #[inline(always)]
+    fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
+        let start = self.0.data() + offset;
+        if start + H::LEN > self.end() {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the packet, `H` has no invalid bit patterns, frames start at an even address and
+        // the offset is even; `&mut self` keeps the reference alone.
+        Some(unsafe { &mut *(start as *mut H) })
+    }
+
+    #[inline(always)]
+    fn mend_transport_checksum(
+        &mut self,
+        offset: usize,
+        optional: bool,
+        from: Ipv4,
+        to: Ipv4,
+    ) -> Result<(), EditFailed> {
+        mend_in_place(self, offset, optional, from, to)
+    }
+}
+
+/// Entry of the program.
+#[xdp]
+pub(crate) fn uplink(ctx: XdpContext) -> u32 {
+    let verdict = pipeline::uplink(&mut XdpPacket(&ctx), &Maps, Stage::Xdp);
+    log_verdict!(&ctx, "uplink", verdict);
+    match verdict {
+        Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => XDP_PASS,
+        Verdict::Deliver { port, .. } => match maps::PORT_DEVS.redirect(port, u64::from(XDP_DROP)) {
+            Ok(_) => XDP_REDIRECT,
+            Err(_) => refused(DropReason::RedirectFailed),
+        },
+        Verdict::Return => XDP_TX,
+        Verdict::Drop(_) | Verdict::Consumed => XDP_DROP,
+        // Nothing that reaches the uplink is sent to members or out of the uplink again.
+        Verdict::Members { .. } | Verdict::Uplink { .. } | Verdict::Resolve { .. } => {
+            refused(DropReason::RedirectFailed)
+        }
+    }
+}
+
+#[inline(always)]
+fn refused(reason: DropReason) -> u32 {
+    Maps.count_drop(reason.index());
+    XDP_DROP
+}

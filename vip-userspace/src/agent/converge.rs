@@ -1,0 +1,300 @@
+//! Makes the tables, the programs' places and the bridges what they shall be, as far as they are not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use vip_common::{
+    tables::{OwnerWord, PortFlags},
+    wire::Mac,
+};
+
+use super::{
+    error::chain,
+    fdb,
+    fitness::held_gateways,
+    interfaces,
+    run::{Agent, RETRY},
+    shared::{InterfaceFacts, Published},
+    table_steps,
+};
+use crate::{
+    api::status::{Attachment, DeliveryPath, SyncState},
+    kernel::{KernelError, TcHook},
+    net::{LinkKind, NetError},
+    plan::{Indexes, Reason, Step, compile, diff, unjustified},
+    state::Id,
+};
+
+impl Agent {
+    /// Does all that is to be done. What fails is shown, and tried again.
+    pub(super) async fn converge(&mut self) {
+        self.retry_at = None;
+        self.place_uplink();
+        // The programs come after the tables: each is at work as soon as it is attached.
+        self.fill_tables();
+        self.attach_programs_of_uplink();
+        if self.state.is_some() {
+            self.attach_ports();
+            self.look_at_words(false);
+            self.tend_bridges().await;
+            self.find_announceable();
+        }
+        if self.problems.values().any(|problems| !problems.is_empty()) {
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+        self.publish();
+    }
+
+    /// Notes what is wrong about a subject, or that nothing is any more. Each problem is logged once.
+    pub(super) fn set_problems(&mut self, subject: &'static str, problems: Vec<String>) {
+        let before = self.problems.get(subject).map_or(&[][..], Vec::as_slice);
+        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        if problems.is_empty() && !before.is_empty() {
+            tracing::info!("{subject}: all is well again");
+        }
+        if problems.is_empty() {
+            self.problems.remove(subject);
+        } else {
+            self.problems.insert(subject, problems);
+        }
+    }
+
+    fn attach_programs_of_uplink(&mut self) {
+        let Some(ifindex) = self.uplink.as_ref().map(|uplink| uplink.ifindex) else { return };
+        let failed =
+            if self.uplink_attached == Some(ifindex) { None } else { self.attach_uplink(ifindex).err() };
+        // One that went just now is waited for like one that is not there yet.
+        let problem = failed.filter(|error| !error.is_interface_gone()).map(|error| chain(&error));
+        self.set_problems("programs of the uplink", problem.into_iter().collect());
+    }
+
+    /// Applies the state to the tables.
+    fn fill_tables(&mut self) {
+        let Some(state) = self.state.clone() else { return };
+        let now = Instant::now();
+        self.resting.expire(now);
+        let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
+        let indexes = Indexes::of(&self.contents, &self.capacity, &self.resting);
+        let desired = compile(&state, &self.networks, &interfaces, &indexes);
+        let before = self.contents.clone();
+        let steps = diff(&self.contents, &desired.contents);
+        let mut problems = self.carry_out(&steps);
+        self.resting.note(&before, &self.contents, Instant::now());
+        for refused in &desired.refused {
+            if refused.reason == Reason::Resting {
+                tracing::debug!("{refused}");
+            } else {
+                problems.push(refused.to_string());
+            }
+        }
+        problems.extend(held_gateways(&state, self.routes.table()));
+        for (id, &index) in &desired.ports {
+            self.port_names.insert(index, Id::clone(id));
+        }
+        self.vip_names = desired.vips.iter().map(|(id, &slot)| (slot, Id::clone(id))).collect();
+        self.desired = desired;
+        self.set_problems("state", problems);
+    }
+
+    /// Carries steps out in their order; what went wrong. A full table and an interface that went just now concern one entry; any
+    /// other failure ends it there, and the tables are read anew.
+    pub(super) fn carry_out(&mut self, steps: &[Step]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for step in steps {
+            match table_steps::carry_out(&self.tables, step) {
+                Ok(()) => {
+                    self.contents.apply(step);
+                    if let Step::FreshSlot(slot) = step {
+                        self.shared.history().forget(*slot);
+                        self.words.remove(slot);
+                    }
+                }
+                Err(error) if error.is_interface_gone() => tracing::debug!("{step:?}: {}", chain(&error)),
+                Err(error @ KernelError::TableFull { .. }) => problems.push(chain(&error)),
+                Err(error) => {
+                    problems.push(chain(&error));
+                    match table_steps::read(&self.tables) {
+                        Ok(contents) => self.contents = contents,
+                        Err(error) => problems.push(chain(&error)),
+                    }
+                    break;
+                }
+            }
+        }
+        problems.dedup();
+        problems
+    }
+
+    /// Has the port program on every interface of a port, and on no other.
+    fn attach_ports(&mut self) {
+        let mut problems = Vec::new();
+        let desired: BTreeSet<u32> = self.contents.interfaces.keys().copied().collect();
+        let mut present = self.attached.clone();
+        if !self.strays_removed {
+            match self.dataplane.attached_ports() {
+                Ok(earlier) => present.extend(earlier),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        for ifindex in present.difference(&desired) {
+            match self.dataplane.detach_port(*ifindex) {
+                Ok(()) => drop(self.attached.remove(ifindex)),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        self.strays_removed = problems.is_empty();
+        for ifindex in desired.difference(&self.attached.clone()) {
+            let Some(link) = self.links.links().get(*ifindex) else { continue };
+            match self.dataplane.attach_port(*ifindex, &link.name) {
+                Ok(_) => drop(self.attached.insert(*ifindex)),
+                Err(error) if error.is_interface_gone() => tracing::debug!("{}", chain(&error)),
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        self.set_problems("programs of ports", problems);
+    }
+
+    /// The owners' words, by slot, of the VIPs in the tables.
+    pub(super) fn present_words(&self) -> BTreeMap<u32, OwnerWord> {
+        let slots = self.contents.members.keys();
+        slots.filter_map(|&slot| Some((slot, self.tables.owners.load(slot).ok()?.word))).collect()
+    }
+
+    /// Ends ownerships that nobody has the right to.
+    pub(super) fn end_unjustified(&mut self) {
+        let steps = unjustified(&self.contents, self.present_words());
+        let problems = self.carry_out(&steps);
+        self.set_problems("owners", problems);
+    }
+
+    /// Has static entries on Linux bridges for the MACs that ports are reached by.
+    pub(super) async fn tend_bridges(&mut self) {
+        let mut vrids: BTreeMap<u32, BTreeSet<u8>> = BTreeMap::new();
+        for word in self.words.values().filter(|word| word.vrid() != 0) {
+            vrids.entry(word.port()).or_default().insert(word.vrid());
+        }
+        let mut desired = BTreeSet::new();
+        for (index, port) in &self.contents.ports {
+            let Some(link) = self.links.links().get(port.ifindex) else { continue };
+            let Some(master) = link.master.as_ref().filter(|master| master.kind == LinkKind::Bridge) else {
+                continue;
+            };
+            let virtual_macs = vrids.get(index).into_iter().flatten().map(|&vrid| Mac::of_vrid(vrid));
+            let macs = virtual_macs.chain([port.mac]);
+            let (bridge, ifindex) = (master.ifindex, link.ifindex);
+            desired.extend(macs.map(|mac| fdb::Entry { bridge, ifindex, mac: mac.octets() }));
+        }
+        let mut problems = Vec::new();
+        for change in self.fdb.changes(&desired) {
+            let done = match change {
+                fdb::Change::Delete(fdb::Entry { ifindex, mac, .. }) => {
+                    self.netlink.fdb_delete(ifindex, mac).await.map(drop)
+                }
+                fdb::Change::Make(fdb::Entry { ifindex, mac, .. }) => {
+                    self.netlink.fdb_replace(ifindex, mac).await
+                }
+            };
+            match done {
+                Ok(()) => self.fdb.done(change),
+                Err(NetError::NoSuchInterface { .. }) => {}
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        self.set_problems("bridges", problems);
+    }
+
+    /// Shows the operator what is.
+    pub(super) fn publish(&mut self) {
+        let problems: Vec<String> = self.problems.values().flatten().cloned().collect();
+        let mut sync = self.sync.clone();
+        if sync.state == SyncState::InSync && !problems.is_empty() {
+            sync.state = SyncState::Error;
+            sync.error = Some(problems.join("\n"));
+        }
+        let mut warnings = Vec::new();
+        if sync.state != SyncState::Error {
+            warnings.extend(problems);
+        }
+        warnings.extend(self.limits());
+        self.shared.publish(Published {
+            state: self.state.as_ref().map_or_else(Arc::default, Arc::clone),
+            vips: self.desired.vips.clone(),
+            eips: self.desired.eips.clone(),
+            port_names: self.port_names.clone(),
+            interfaces: self.interface_facts(),
+            uplink: self.uplink_status(),
+            sync,
+            warnings,
+            tables: self.table_uses(),
+        });
+    }
+
+    /// What this build does not do, as far as it touches this host.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = vec![
+            "IPv6 is not forwarded by this build: of guests' IPv6 only the source MAC is checked".to_owned(),
+        ];
+        if self.uplink.is_none() {
+            limits.push(format!("the uplink {} does not exist; vipd waits for it", self.config.uplink));
+        }
+        if self.extra_rules > 0 {
+            limits.push(format!(
+                "{} policy routing rules are not obeyed: EIP traffic follows the tables local and main",
+                self.extra_rules
+            ));
+        }
+        limits
+    }
+
+    fn interface_facts(&self) -> BTreeMap<String, InterfaceFacts> {
+        let hook = match self.dataplane.tc_hook() {
+            TcHook::Tcx => Attachment::Tcx,
+            TcHook::Clsact => Attachment::Clsact,
+        };
+        let ports = self
+            .contents
+            .ports
+            .values()
+            .filter_map(|port| Some((port, self.links.links().get(port.ifindex)?)));
+        ports
+            .map(|(port, link)| {
+                let (_, why) = interfaces::takes_xdp(link, self.features.features());
+                let facts = InterfaceFacts {
+                    ifindex: link.ifindex,
+                    mtu: link.mtu,
+                    bridged: port.flags.has(PortFlags::BRIDGED),
+                    path: if port.flags.has(PortFlags::TAKES_XDP) {
+                        DeliveryPath::Xdp
+                    } else {
+                        DeliveryPath::UplinkTc
+                    },
+                    why,
+                    attached: if self.attached.contains(&link.ifindex) { hook } else { Attachment::None },
+                };
+                (link.name.clone(), facts)
+            })
+            .collect()
+    }
+
+    fn table_uses(&self) -> Vec<(&'static str, u64, u64)> {
+        let Self { contents, tables, .. } = self;
+        let (routes, neighbours) = self.next_hops.len();
+        let uses = [
+            ("EIPS", contents.eips.len(), tables.eips.capacity()),
+            ("ADDRS", contents.addresses.len(), tables.addrs.capacity()),
+            ("MACS", contents.macs.len(), tables.macs.capacity()),
+            ("GRANTS", contents.grants.len(), tables.grants.capacity()),
+            ("OWNERS", contents.members.len(), tables.owners.len()),
+            ("PORTS", contents.ports.len(), self.capacity.ports),
+            ("SUBNETS", contents.subnets.len(), tables.subnets.capacity()),
+            ("ROUTES", routes, tables.routes.capacity()),
+            ("NEXTHOPS", neighbours, tables.nexthops.capacity()),
+        ];
+        uses.map(|(table, used, capacity)| (table, used as u64, u64::from(capacity))).to_vec()
+    }
+}

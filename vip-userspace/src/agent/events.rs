@@ -1,0 +1,236 @@
+//! What the programs tell, and what follows: moves, silent owners, announcements.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
+
+use vip_common::{
+    tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, Target},
+    wire::Mac,
+};
+
+use super::{error::chain, history::Record, owners, run::Agent, shared::port_name, silent_owner::Use};
+use crate::{
+    net::{NetError, PacketSocket, Route, announcement, request},
+    state::Id,
+};
+
+/// What a refused frame is told apart by in the log: port and reason.
+pub(super) type Refusal = (u32, u32);
+
+impl Agent {
+    /// Reacts to events.
+    pub(super) async fn take_events(&mut self, batch: &[Event]) {
+        let now = Instant::now();
+        let of_kind = |kind| batch.iter().filter(move |event| event.kind() == Some(kind));
+        // Answers first: a use that stands before the answer must not win over it.
+        for event in of_kind(EventKind::OwnerAnswered) {
+            self.silent.answered(event.slot, event.port);
+        }
+        let mut moved = false;
+        for event in batch {
+            match event.kind() {
+                Some(EventKind::Moved) => {
+                    moved = true;
+                    self.take_move(event);
+                }
+                Some(EventKind::Damped) => tracing::debug!(
+                    vip = %self.vip_name(event.slot),
+                    port = %self.port_name(event.port),
+                    "a claim waits, because the VIP moved too often"
+                ),
+                Some(EventKind::Refused) => self.log_refusal(event, now),
+                Some(EventKind::MemberUses) => moved |= self.take_use(event, now),
+                Some(EventKind::OwnerAnswered) => {}
+                None => tracing::debug!(?event, "an event of another version"),
+            }
+        }
+        self.ask_silent_owners(now);
+        if moved {
+            self.owners_changed().await;
+        }
+    }
+
+    fn take_move(&mut self, event: &Event) {
+        let port = |index: u32| (index != 0).then(|| self.port_name(index));
+        let Some(form) = ClaimForm::from_number(event.form) else { return };
+        let record = Record {
+            epoch: event.epoch,
+            at: event.at,
+            port: port(event.port),
+            previous: port(event.previous),
+            form,
+        };
+        let new = self.shared.history().merge(event.slot, [record]);
+        self.log_moves(event.slot, &new);
+    }
+
+    fn log_moves(&self, slot: u32, moves: &[Record]) {
+        let vip = self.vip_name(slot);
+        for Record { epoch, at: _, port, previous, form } in moves {
+            let name = |id: &Option<Id>| id.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+            let (from, to) = (name(previous), name(port));
+            tracing::info!(%vip, epoch, form = form.name(), "{vip} moved from {from} to {to}");
+        }
+    }
+
+    fn log_refusal(&mut self, event: &Event, now: Instant) {
+        let Some(before) = self.quiet.admit((event.port, event.reason), now) else { return };
+        let reason = event.reason().map_or("unknown", |reason| reason.name());
+        tracing::warn!(
+            port = %self.port_name(event.port),
+            address = %event.address,
+            mac = %event.mac,
+            not_logged_before = before,
+            "refused: {reason}"
+        );
+    }
+
+    /// A member that does not own a VIP uses it. Tells whether the VIP moved.
+    fn take_use(&mut self, event: &Event, now: Instant) -> bool {
+        let (slot, member) = (event.slot, event.port);
+        let Ok(entry) = self.tables.owners.load(slot) else { return false };
+        let may_own = self.contents.grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
+        if entry.word.port() == 0 || entry.word.port() == member || !may_own {
+            return false;
+        }
+        // An answer may be among what was lost.
+        self.notice_lost_events();
+        let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
+        match owners::take_over(&self.tables, slot, word, member) {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::error!("the silent owner of {} stays: {}", self.vip_name(slot), chain(&error));
+                false
+            }
+        }
+    }
+
+    /// Sends the questions that are due.
+    pub(super) fn ask_silent_owners(&mut self, now: Instant) {
+        for (slot, word) in self.silent.due(now) {
+            if let Err(error) = self.ask(slot, word) {
+                tracing::debug!("the owner of {} was not asked: {}", self.vip_name(slot), chain(&error));
+            }
+        }
+    }
+
+    /// Asks an owner whether it is still there, by an ARP probe (RFC 5227 section 1.1) to it alone.
+    fn ask(&self, slot: u32, word: OwnerWord) -> Result<(), NetError> {
+        let (Some(members), Some(port)) =
+            (self.contents.members.get(&slot), self.contents.ports.get(&word.port()))
+        else {
+            return Ok(());
+        };
+        if port.ifindex == 0 {
+            return Ok(());
+        }
+        let owner = match word.vrid() {
+            0 => port.mac,
+            vrid => Mac::of_vrid(vrid),
+        };
+        let asker = Mac::of_address(members.address).octets();
+        let frame = request(asker, owner.octets(), asker, Ipv4Addr::UNSPECIFIED, members.address.into());
+        PacketSocket::open(port.ifindex)?.send(&frame)
+    }
+
+    /// Tells whether events were lost since the last look. Open questions are forgotten then.
+    pub(super) fn notice_lost_events(&mut self) -> bool {
+        let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) else { return false };
+        if lost == self.lost {
+            return false;
+        }
+        tracing::warn!("{} events were lost; reads the owners anew", lost.wrapping_sub(self.lost));
+        self.lost = lost;
+        self.silent.forget();
+        true
+    }
+
+    /// The regular look: what the events should have told.
+    pub(super) async fn look_at_owners(&mut self) {
+        let lost = self.notice_lost_events();
+        self.end_unjustified();
+        if self.look_at_words(lost) {
+            self.owners_changed().await;
+        }
+    }
+
+    /// Compares the owners' words with what was last seen, and reads the moves of those that changed (of all of them if
+    /// `all`). Tells whether any did.
+    pub(super) fn look_at_words(&mut self, all: bool) -> bool {
+        let first = self.words.is_empty();
+        let words = self.present_words();
+        let changed: Vec<u32> = words
+            .iter()
+            .filter(|(slot, word)| self.words.get(slot) != Some(word))
+            .map(|(&slot, _)| slot)
+            .collect();
+        let read = if all { words.keys().copied().collect() } else { changed.clone() };
+        for slot in read {
+            let records = self.shared.read_moves(slot, &self.port_names);
+            let new = self.shared.history().merge(slot, records);
+            // Those before the start are history, not news.
+            if !first {
+                self.log_moves(slot, &new);
+            }
+        }
+        let any = !changed.is_empty() || self.words.len() != words.len();
+        self.words = words;
+        any
+    }
+
+    /// Does what depends on who owns what.
+    async fn owners_changed(&mut self) {
+        self.look_at_words(false);
+        self.tend_bridges().await;
+        self.choose_announcements();
+        self.announce(Instant::now());
+    }
+
+    /// Finds the EIPs in networks that the uplink is in: only there does anybody ask for them by ARP.
+    pub(super) fn find_announceable(&mut self) {
+        let networks = &self.config.eip_networks;
+        let routes = self.routes.table();
+        let on_link = |eip: Ipv4Addr| {
+            networks.iter().any(|network| network.cidr.contains(eip))
+                || matches!(routes.lookup(eip), Some((_, Route::OnLink { .. })))
+        };
+        let eips = self.contents.eips.iter().map(|(&eip, entry)| (Ipv4Addr::from(eip), entry.target));
+        self.announceable = eips.filter(|(eip, _)| on_link(*eip)).collect();
+        self.choose_announcements();
+    }
+
+    /// Announces the EIPs whose owner is here.
+    fn choose_announcements(&mut self) {
+        let has_interface =
+            |index: u32| self.contents.ports.get(&index).is_some_and(|port| port.ifindex != 0);
+        let is_here = |target: Target| match (target.as_vip(), target.as_port()) {
+            (Some(slot), _) => self.words.get(&slot).is_some_and(|word| has_interface(word.port())),
+            (None, Some(port)) => has_interface(port),
+            (None, None) => false,
+        };
+        let wanted = self.config.announce_eips && self.uplink.is_some();
+        let eips = self.announceable.iter().filter(|(_, target)| wanted && is_here(*target));
+        let here: BTreeSet<Ipv4Addr> = eips.map(|(eip, _)| *eip).collect();
+        self.announcer.set(here, Instant::now());
+    }
+
+    /// Sends the announcements that are due.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let due = self.announcer.due(now);
+        let Some(uplink) = self.uplink.as_ref().filter(|_| !due.is_empty()) else { return };
+        let sent = PacketSocket::open(uplink.ifindex)
+            .and_then(|socket| due.iter().try_for_each(|&eip| socket.send(&announcement(uplink.mac, eip))));
+        if let Err(error) = sent {
+            // Each is repeated, and neighbours that ask are answered.
+            tracing::debug!("EIPs were not announced: {}", chain(&error));
+        }
+    }
+
+    pub(super) fn port_name(&self, index: u32) -> Id {
+        port_name(&self.port_names, index)
+    }
+
+    /// The id of the VIP in a slot.
+    pub(super) fn vip_name(&self, slot: u32) -> Id {
+        self.vip_names.get(&slot).map_or_else(|| Id::from("(unknown)"), Id::clone)
+    }
+}

@@ -1,0 +1,91 @@
+//! What the host's interfaces mean to the forwarder.
+
+use std::collections::BTreeMap;
+
+use super::AgentError;
+use crate::{
+    net::{Link, LinkKind, Links, XdpFeatures},
+    plan::{Interface, Interfaces},
+    state::State,
+};
+
+/// XDP features by ifindex; empty on a kernel that does not tell (before 6.3).
+pub(super) type Features = BTreeMap<u32, XdpFeatures>;
+
+/// Whether an interface takes frames that XDP redirects to it, and why, in words for the operator.
+pub(super) fn takes_xdp(link: &Link, features: &Features) -> (bool, &'static str) {
+    if features.is_empty() {
+        return match link.kind {
+            LinkKind::Tun => (true, "a tap always takes XDP frames"),
+            _ => (false, "this kernel does not tell whether the interface takes XDP frames"),
+        };
+    }
+    match features.get(&link.ifindex) {
+        Some(features) if features.contains(XdpFeatures::NDO_XMIT) => {
+            (true, "the interface takes XDP frames")
+        }
+        Some(_) if link.kind == LinkKind::Veth => {
+            (false, "the interface takes no XDP frames: the guest's end of the veth has GRO off")
+        }
+        _ => (false, "the interface takes no XDP frames: its driver has no NDO_XMIT"),
+    }
+}
+
+/// Whether the interface belongs to a Linux bridge or to Open vSwitch.
+pub(super) fn is_bridged(link: &Link) -> bool {
+    link.master.as_ref().is_some_and(|master| matches!(master.kind, LinkKind::Bridge | LinkKind::OpenVSwitch))
+}
+
+/// The interfaces of the state's ports, as far as they exist.
+pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Interfaces {
+    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+    state
+        .ports
+        .values()
+        .filter_map(|port| by_name.get(port.interface.as_str()))
+        .map(|link| {
+            let interface = Interface {
+                ifindex: link.ifindex,
+                bridged: is_bridged(link),
+                takes_xdp: takes_xdp(link, features).0,
+            };
+            (link.name.clone(), interface)
+        })
+        .collect()
+}
+
+/// Where outside traffic comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Uplink {
+    /// Its number.
+    pub(super) ifindex: u32,
+    /// The interface that has its routes and neighbours: itself, or the bridge or bond that it belongs to.
+    pub(super) routed_by: u32,
+    /// MAC of that interface, in wire order: what outside neighbours send to.
+    pub(super) mac: [u8; 6],
+    /// It can send what XDP returns to it.
+    pub(super) returns: bool,
+}
+
+impl Uplink {
+    /// The uplink, if it exists.
+    pub(super) fn find(name: &str, links: &Links, features: &Features) -> Result<Option<Self>, AgentError> {
+        let Some(link) = links.by_name(name) else { return Ok(None) };
+        let routed_by = match &link.master {
+            None => link,
+            Some(master) if matches!(master.kind, LinkKind::Bridge | LinkKind::Bond) => {
+                // A master that is gone already: its event follows.
+                let Some(master) = links.get(master.ifindex) else { return Ok(None) };
+                master
+            }
+            Some(master) => {
+                let (uplink, kind) = (name.to_owned(), master.kind.to_string());
+                return Err(AgentError::UnsupportedStack { uplink, kind });
+            }
+        };
+        let mac = routed_by.mac.ok_or_else(|| AgentError::NoMac { uplink: name.to_owned() })?;
+        let returns = link.kind != LinkKind::Veth
+            || features.get(&link.ifindex).is_some_and(|features| features.contains(XdpFeatures::NDO_XMIT));
+        Ok(Some(Self { ifindex: link.ifindex, routed_by: routed_by.ifindex, mac, returns }))
+    }
+}

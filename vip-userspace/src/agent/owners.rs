@@ -1,0 +1,62 @@
+//! The agent's own changes of ownership: by compare-and-swap on the same words as the programs'.
+
+use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerWord, Pending};
+
+use crate::{
+    kernel::{KernelError, Tables},
+    net::BootClock,
+};
+
+/// Ends the ownership and the waiting claim of a port, or of anybody if `port` is `None`.
+pub(super) fn release(tables: &Tables, slot: u32, port: Option<u32>) -> Result<(), KernelError> {
+    let concerns = |owner: u32| owner != 0 && port.is_none_or(|port| port == owner);
+    loop {
+        let entry = tables.owners.load(slot)?;
+        // The claim first: a packet could make an owner of it after the word was released.
+        if concerns(entry.pending.port()) {
+            tables.owners.swap_pending(slot, entry.pending, Pending::NONE)?;
+            continue;
+        }
+        if !concerns(entry.word.port()) {
+            return Ok(());
+        }
+        if tables.owners.swap_word(slot, entry.word, entry.word.moved_to(0, 0, false))? {
+            return record(tables, slot, entry.word, 0, ClaimForm::State);
+        }
+    }
+}
+
+/// Makes a member the owner instead of one that is silent, unless the word has changed, or a claim waits that will decide.
+/// Tells whether it did.
+pub(super) fn take_over(
+    tables: &Tables,
+    slot: u32,
+    old: OwnerWord,
+    member: u32,
+) -> Result<bool, KernelError> {
+    if tables.owners.load(slot)?.pending.port() != 0
+        || !tables.owners.swap_word(slot, old, old.moved_to(member, 0, false))?
+    {
+        return Ok(false);
+    }
+    record(tables, slot, old, member, ClaimForm::SilentOwner)?;
+    Ok(true)
+}
+
+/// Begins another VIP's life in a slot: nobody's, with nothing counted and nothing remembered. The epoch stays.
+pub(super) fn begin(tables: &Tables, slot: u32) -> Result<(), KernelError> {
+    release(tables, slot, None)?;
+    tables.vip_traffic.clear(slot)?;
+    let first = Move::index(slot, 0);
+    for index in first..first + MOVES_PER_VIP {
+        tables.moves.set(index, Move::default())?;
+    }
+    Ok(())
+}
+
+fn record(tables: &Tables, slot: u32, old: OwnerWord, port: u32, form: ClaimForm) -> Result<(), KernelError> {
+    let epoch = old.epoch() + 1;
+    let at = BootClock::now()?.boot_ns();
+    let entry = Move { epoch, at, port, previous: old.port(), form: form.number(), zero: 0 };
+    tables.moves.set(Move::index(slot, epoch), entry)
+}

@@ -1,0 +1,259 @@
+//! The state's file: when it changes, and what is in it then.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::mpsc,
+    task,
+    time::{Instant, sleep_until},
+};
+
+use super::AgentError;
+use crate::state::{self, State, StateError};
+
+/// A file that is written in place changes several times; it is read when it has been quiet for so long,
+const QUIET: Duration = Duration::from_millis(100);
+
+/// and after so long in any case.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the file is looked at without a notification: links that lead elsewhere, and a directory that is replaced, are
+/// not notified of.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What tells two versions of a file apart without reading them: device, inode, size, and modification time.
+type Stamp = (u64, u64, u64, i64, i64);
+
+/// Follows the state's file.
+pub(super) struct StateFile {
+    path: PathBuf,
+    host: String,
+    /// Watches the directory, because the file itself is usually replaced. `None` while there is no directory.
+    watcher: Option<RecommendedWatcher>,
+    notices: mpsc::Receiver<()>,
+    notify: mpsc::Sender<()>,
+    stamp: Option<Stamp>,
+    /// First and last change that was not read yet.
+    unread: Option<(Instant, Instant)>,
+    look_at: Instant,
+    /// What was read last; `None`: nothing, or it could not be read.
+    text: Option<String>,
+    failed: Option<io::ErrorKind>,
+}
+
+impl StateFile {
+    /// Starts to follow a file, which need not exist. `host` is the host that applies the state.
+    pub(super) fn open(path: &Path, host: &str) -> Result<Self, AgentError> {
+        // One notice is as good as many.
+        let (notify, notices) = mpsc::channel(1);
+        let mut file = Self {
+            path: path.to_owned(),
+            host: host.to_owned(),
+            watcher: None,
+            notices,
+            notify,
+            stamp: None,
+            unread: None,
+            look_at: Instant::now() + LOOK,
+            text: None,
+            failed: None,
+        };
+        file.watch()?;
+        Ok(file)
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn watch(&mut self) -> Result<(), AgentError> {
+        let failed = |source| AgentError::Watch { path: self.path.clone(), source };
+        let directory =
+            self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !directory.is_dir() {
+            return Ok(());
+        }
+        let notify = self.notify.clone();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading is no change.
+            let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+            if event.is_ok_and(|event| event.kind.is_access() && event.kind != written) {
+                return;
+            }
+            // Full: a notice waits already. Closed: nobody wants to know.
+            let _ = notify.try_send(());
+        })
+        .map_err(failed)?;
+        watcher.watch(directory, RecursiveMode::NonRecursive).map_err(failed)?;
+        self.watcher = Some(watcher);
+        Ok(())
+    }
+
+    /// Waits until the file may have changed and is quiet again. Cancel-safe.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            let due = self.unread.map(|(first, last)| (last + QUIET).min(first + PATIENCE));
+            let wake_at = due.unwrap_or(self.look_at).min(self.look_at);
+            tokio::select! {
+                Some(()) = self.notices.recv() => self.note_change(),
+                () = sleep_until(wake_at) => {}
+            }
+            let now = Instant::now();
+            if self.look_at <= now {
+                self.look_at = now + LOOK;
+                if self.watcher.is_none()
+                    && let Err(error) = self.watch()
+                {
+                    tracing::debug!(%error, "the state's directory is not watched yet");
+                }
+                let stamp = stamp(&self.path);
+                if stamp != self.stamp {
+                    self.stamp = stamp;
+                    self.note_change();
+                }
+            }
+            if self.unread.is_some_and(|(first, last)| (last + QUIET).min(first + PATIENCE) <= now) {
+                self.unread = None;
+                return;
+            }
+        }
+    }
+
+    fn note_change(&mut self) {
+        let now = Instant::now();
+        self.unread = Some((self.unread.map_or(now, |(first, _)| first), now));
+    }
+
+    /// Reads and judges the file; `None` if nothing is different from the last time.
+    pub(super) async fn read(&mut self) -> Option<Result<State, StateError>> {
+        self.stamp = stamp(&self.path);
+        match fs::read_to_string(&self.path) {
+            Ok(text) => {
+                self.failed = None;
+                if self.text.as_ref() == Some(&text) {
+                    return None;
+                }
+                self.text = Some(text.clone());
+                let (origin, host) = (self.path.display().to_string(), self.host.clone());
+                // A large state takes its time, and events must not wait for it.
+                let judged = task::spawn_blocking(move || state::parse(&text, &origin, Some(&host))).await;
+                Some(judged.unwrap_or_else(|error| Err(self.unreadable(io::Error::other(error)))))
+            }
+            Err(error) if self.failed == Some(error.kind()) => None,
+            Err(error) => {
+                self.text = None;
+                self.failed = Some(error.kind());
+                Some(Err(self.unreadable(error)))
+            }
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> StateError {
+        StateError::Read { path: self.path.clone(), source }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn valid(vtep: &str) -> String {
+        format!("hosts: [{{ id: hv1, vtep: {vtep} }}]\nvpcs: []\nsubnets: []\nports: []\n")
+    }
+
+    async fn next(file: &mut StateFile) -> Result<State, StateError> {
+        let changed = async {
+            loop {
+                file.changed().await;
+                if let Some(read) = file.read().await {
+                    return read;
+                }
+            }
+        };
+        timeout(PATIENCE, changed).await.expect("a change")
+    }
+
+    #[tokio::test]
+    async fn a_file_renamed_into_place_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state.yaml");
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        assert!(matches!(file.read().await, Some(Ok(_))));
+        assert!(file.read().await.is_none());
+        let new = directory.path().join("new");
+        fs::write(&new, valid("172.31.0.2")).expect("a file");
+        fs::rename(&new, &path).expect("a rename");
+        let state = next(&mut file).await.expect("a state");
+        assert_eq!(state.hosts.values().next().expect("a host").vtep.to_string(), "172.31.0.2");
+    }
+
+    #[tokio::test]
+    async fn a_file_written_in_place_is_read_once_it_is_quiet() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state.yaml");
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        file.read().await;
+        fs::write(&path, "").expect("truncated");
+        fs::write(&path, valid("172.31.0.3")).expect("a file");
+        assert!(next(&mut file).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_vanishes_is_told_of_and_so_is_its_return() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state.yaml");
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        file.read().await;
+        fs::remove_file(&path).expect("removed");
+        assert!(matches!(next(&mut file).await, Err(StateError::Read { .. })));
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        assert!(next(&mut file).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_comes_later_is_found() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("later/state.yaml");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        assert!(matches!(file.read().await, Some(Err(_))));
+        fs::create_dir(directory.path().join("later")).expect("a directory");
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        assert!(next(&mut file).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_elsewhere_is_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let elsewhere = tempfile::tempdir().expect("another one");
+        let target = elsewhere.path().join("state.yaml");
+        fs::write(&target, valid("172.31.0.1")).expect("a file");
+        let path = directory.path().join("state.yaml");
+        std::os::unix::fs::symlink(&target, &path).expect("a link");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        file.read().await;
+        fs::write(&target, valid("172.31.0.9")).expect("a file");
+        assert!(next(&mut file).await.is_ok());
+    }
+}

@@ -1,0 +1,202 @@
+//! The uplink: CONFIG, its programs, routes and neighbours.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use vip_common::{
+    tables::{Config as HostEntry, ConfigFlags, LAYOUT_VERSION},
+    wire::Mac,
+};
+
+use super::{
+    AgentError,
+    error::chain,
+    interfaces::Uplink,
+    next_hops::{unsupported, usable_mac},
+    run::Agent,
+};
+use crate::{
+    api::status::{UplinkStatus, XdpView},
+    kernel::{Attached, KernelError},
+    net::{NeighbourEvent, NetError, XdpAttachmentMode},
+    state::MacAddr,
+};
+
+impl Agent {
+    /// Looks for the uplink anew.
+    pub(super) fn find_uplink(&mut self) -> Result<(), AgentError> {
+        let found = Uplink::find(&self.config.uplink, self.links.links(), self.features.features())?;
+        if found == self.uplink {
+            return Ok(());
+        }
+        let before = self.uplink.as_ref().map(|uplink| (uplink.ifindex, uplink.mac));
+        let after = found.as_ref().map(|uplink| (uplink.ifindex, uplink.mac));
+        if before != after {
+            // Neighbours know another MAC, or none at all.
+            self.announcer.forget();
+        }
+        if let Some(Uplink { ifindex, mac, .. }) = found {
+            tracing::info!(name = self.config.uplink, ifindex, mac = %MacAddr::new(mac), "the uplink is there");
+        } else {
+            tracing::warn!(name = self.config.uplink, "the uplink went; waits for it");
+        }
+        if self.uplink_attached.is_some_and(|ifindex| self.links.links().get(ifindex).is_none()) {
+            self.uplink_attached = None;
+        }
+        self.uplink = found;
+        Ok(())
+    }
+
+    /// Follows the routes and neighbours of the interface that has the uplink's.
+    pub(super) fn follow_uplink(&mut self) {
+        let routed_by: BTreeSet<u32> = self.uplink.iter().map(|uplink| uplink.routed_by).collect();
+        let both = self.uplink.iter().flat_map(|uplink| [uplink.ifindex, uplink.routed_by]).collect();
+        self.neighbours.set_interfaces(routed_by);
+        self.routes.set_uplink(both);
+    }
+
+    /// Something about interfaces, or what XDP can do with them, is different.
+    pub(super) async fn interfaces_changed(&mut self) {
+        let stack = self.find_uplink().err().map(|error| chain(&error));
+        self.set_problems("uplink", stack.into_iter().collect());
+        self.follow_uplink();
+        self.reconsider();
+        self.converge().await;
+    }
+
+    /// Routes or the host's addresses are different.
+    pub(super) async fn routes_changed(&mut self) {
+        match self.netlink.extra_rules().await {
+            Ok(rules) => self.extra_rules = rules,
+            Err(error) => tracing::warn!("{}", chain(&error)),
+        }
+        self.reconsider();
+        self.converge().await;
+        self.keep_neighbours_alive().await;
+    }
+
+    /// Makes CONFIG, ROUTES and NEXTHOPS what the kernel says.
+    pub(super) fn place_uplink(&mut self) {
+        let mut problems = Vec::new();
+        let mut flags = ConfigFlags::default();
+        if self.config.announce_eips {
+            flags = flags.with(ConfigFlags::ANNOUNCE_EIPS);
+        }
+        let mut entry =
+            HostEntry { layout: LAYOUT_VERSION, agent_pid: std::process::id(), ..HostEntry::default() };
+        if let Some(uplink) = &self.uplink {
+            if uplink.returns {
+                flags = flags.with(ConfigFlags::UPLINK_RETURNS);
+            }
+            entry.uplink = uplink.ifindex;
+            entry.routed_by = uplink.routed_by;
+            entry.uplink_mac = Mac::new(uplink.mac);
+        }
+        entry.flags = flags;
+        problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
+        problems.extend(self.next_hops.set_routes(&self.tables, self.routes.table()));
+        let routed_by = self.uplink.as_ref().map(|uplink| uplink.routed_by);
+        let neighbours = self.neighbours.iter().filter(|one| Some(one.ifindex) == routed_by);
+        problems.extend(self.next_hops.set_neighbours(&self.tables, neighbours));
+        problems.extend(unsupported(self.routes.table()));
+        self.set_problems("routes and neighbours", problems);
+    }
+
+    /// Attaches the uplink's programs.
+    pub(super) fn attach_uplink(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        let name = self.config.uplink.clone();
+        let mode = self.xdp_mode();
+        let attached = self.dataplane.attach_uplink(ifindex, &name, mode)?;
+        self.dataplane.attach_uplink_tc(ifindex, &name)?;
+        if attached == Attached::ModeChanged {
+            tracing::warn!("{name} had no XDP program for a moment, because the mode changed");
+        }
+        tracing::info!("XDP runs on {name} in {mode} mode");
+        self.uplink_attached = Some(ifindex);
+        Ok(())
+    }
+
+    /// One neighbour is different.
+    pub(super) async fn neighbour_changed(&mut self, event: &NeighbourEvent) {
+        let (ifindex, address, mac) = match event {
+            NeighbourEvent::Updated(neighbour) => {
+                (neighbour.ifindex, neighbour.address, usable_mac(neighbour))
+            }
+            NeighbourEvent::Removed { ifindex, address } => (*ifindex, *address, None),
+        };
+        let Some(routed_by) = self.uplink.as_ref().map(|uplink| uplink.routed_by).filter(|by| *by == ifindex)
+        else {
+            return;
+        };
+        if let Some(problem) = self.next_hops.set_neighbour(&self.tables, address.into(), mac) {
+            tracing::warn!("neighbour {address}: {problem}");
+        }
+        let forgotten = matches!(event, NeighbourEvent::Removed { .. });
+        if forgotten && self.gateways().contains(&address) {
+            self.keep_alive(routed_by, address).await;
+        }
+    }
+
+    /// Has the kernel confirm the gateways, and those neighbours whose turn it is: the programs' packets are none that it
+    /// sees.
+    pub(super) async fn keep_neighbours_alive(&mut self) {
+        let Some(routed_by) = self.uplink.as_ref().map(|uplink| uplink.routed_by) else { return };
+        let mut addresses = self.gateways();
+        addresses.extend(self.next_hops.next_turn());
+        for address in addresses {
+            if !self.keep_alive(routed_by, address).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether the interface is still there.
+    async fn keep_alive(&self, routed_by: u32, address: Ipv4Addr) -> bool {
+        match self.netlink.keep_alive(routed_by, address).await {
+            Ok(()) => true,
+            Err(NetError::NoSuchInterface { .. }) => false,
+            // An interface that is down, or a gateway that is none any more: nothing to keep alive.
+            Err(error) => {
+                tracing::debug!("neighbour {address}: {}", chain(&error));
+                true
+            }
+        }
+    }
+
+    /// Neighbours that everything else depends on.
+    fn gateways(&self) -> BTreeSet<Ipv4Addr> {
+        let networks = self.networks.iter().map(|network| network.gateway.into());
+        self.next_hops.gateways().into_iter().chain(networks).collect()
+    }
+
+    /// For the operator.
+    pub(super) fn uplink_status(&self) -> UplinkStatus {
+        let links = self.links.links();
+        let link = self.uplink.as_ref().and_then(|uplink| links.get(uplink.ifindex));
+        let attached = link.filter(|link| self.uplink_attached == Some(link.ifindex));
+        let mode = attached.and_then(|link| link.xdp).map(|xdp| xdp.mode);
+        let routed_by = self.uplink.as_ref().filter(|uplink| uplink.routed_by != uplink.ifindex);
+        let pin = link.map_or_else(|| "uplink".to_owned(), |link| format!("uplink_{}", link.ifindex));
+        UplinkStatus {
+            name: self.config.uplink.clone(),
+            ifindex: link.map(|link| link.ifindex),
+            mac: self.uplink.as_ref().map(|uplink| MacAddr::new(uplink.mac)),
+            mtu: link.map(|link| link.mtu),
+            xdp: mode.or_else(|| attached.map(|_| self.configured_mode())).map(|mode| match mode {
+                XdpAttachmentMode::Generic => XdpView::Generic,
+                XdpAttachmentMode::Native | XdpAttachmentMode::Hardware | XdpAttachmentMode::Multiple => {
+                    XdpView::Native
+                }
+            }),
+            link: self.config.bpffs.join("links").join(pin),
+            routed_by: routed_by.and_then(|uplink| Some(links.get(uplink.routed_by)?.name.clone())),
+        }
+    }
+
+    /// What attaching has verified, until the interface's own word has come in.
+    fn configured_mode(&self) -> XdpAttachmentMode {
+        match self.xdp_mode() {
+            crate::kernel::XdpMode::Native => XdpAttachmentMode::Native,
+            crate::kernel::XdpMode::Generic => XdpAttachmentMode::Generic,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! How vipd itself is doing, as operators and other programs see it. The promises of [`model`](super::model) hold.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vip_common::DropReason;
+
+use super::Timestamp;
+use crate::state::MacAddr;
+
+/// The answer to "how is this host doing?".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// This host's id in the state.
+    pub host: String,
+    /// Process id of the vipd that answers.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Whether it found pinned tables at its start and took them over.
+    pub adopted: bool,
+    /// Where outside traffic comes in.
+    pub uplink: UplinkStatus,
+    /// This host's ports, also those whose interface does not exist.
+    pub ports: Vec<PortStatus>,
+    /// Every reason for which packets can be dropped, those that never happened too, in the order of their numbers.
+    pub drops: Vec<DropCount>,
+    /// Packets that were lost after the programs had passed them on.
+    pub losses: LossStatus,
+    /// What became of the desired state.
+    pub sync: SyncStatus,
+    /// How full the tables are.
+    pub tables: Vec<TableUse>,
+    /// Events of the programs that did not reach vipd. It re-reads the tables then, so no move is missed.
+    pub events_lost: EventsLost,
+    /// What an operator should know: limits of this build that touch this host, and what is out of order.
+    pub warnings: Vec<String>,
+}
+
+/// The uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Interface name.
+    pub name: String,
+    /// Its index; `null`: it does not exist at the moment.
+    pub ifindex: Option<u32>,
+    /// MAC that outside neighbours send to; `null`: as above.
+    pub mac: Option<MacAddr>,
+    /// Its MTU in bytes; `null`: as above.
+    pub mtu: Option<u32>,
+    /// How the XDP program is attached; `null`: it is not.
+    pub xdp: Option<XdpView>,
+    /// The pinned link that holds the XDP program, a path below bpffs.
+    pub link: PathBuf,
+    /// The bridge or bond that has the uplink's routes and neighbours; `null`: the uplink itself.
+    pub routed_by: Option<String>,
+}
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpView {
+    /// In the driver.
+    Native,
+    /// In the stack, after an skb was made.
+    Generic,
+}
+
+/// How one port of this host is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The port.
+    pub id: String,
+    /// The host's end of the NIC.
+    pub interface: String,
+    /// Its index; `null`: it does not exist at the moment.
+    pub ifindex: Option<u32>,
+    /// How the port's program is attached.
+    pub attached: Attachment,
+    /// Which program delivers what comes through the uplink; `null` while there is no interface.
+    pub path: Option<DeliveryPath>,
+    /// Why this path, in words.
+    pub why: String,
+    /// Whether the interface belongs to a bridge or to OVS: accepted claims go on to it.
+    pub bridged: bool,
+    /// The interface's MTU in bytes; `null` while there is none.
+    pub mtu: Option<u32>,
+}
+
+/// How a port's program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attachment {
+    /// By a pinned TCX link (Linux 6.6 and later).
+    Tcx,
+    /// By a filter of a clsact qdisc.
+    Clsact,
+    /// Not at all: the port is neither served nor filtered.
+    None,
+}
+
+/// Which program delivers to a port what comes through the uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryPath {
+    /// XDP, straight to the interface.
+    Xdp,
+    /// TC on the uplink, because the interface takes no XDP frames.
+    UplinkTc,
+}
+
+/// Packets dropped for one reason, on all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// Name of the [`DropReason`].
+    pub reason: String,
+    /// Packets dropped.
+    pub packets: u64,
+    /// What the reason means.
+    pub description: String,
+}
+
+impl DropCount {
+    /// Every reason with its count, zero or not.
+    pub fn list(packets: impl Fn(DropReason) -> u64) -> Vec<Self> {
+        let count = |&reason: &DropReason| Self {
+            reason: reason.name().to_owned(),
+            packets: packets(reason),
+            description: reason.description().to_owned(),
+        };
+        DropReason::ALL.iter().map(count).collect()
+    }
+}
+
+/// Packets lost after the programs had passed them on: failed redirects, full rings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossStatus {
+    /// Where the numbers come from.
+    pub source: LossSource,
+    /// Why from there, in words.
+    pub why: String,
+    /// Packets lost, on all interfaces that the forwarder uses.
+    pub packets: u64,
+    /// The same for each interface; empty where the source does not tell them apart.
+    pub interfaces: Vec<InterfaceLoss>,
+}
+
+/// Where the numbers of losses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LossSource {
+    /// The kernel's tracepoint of failed redirects: exactly the forwarder's own.
+    #[serde(rename = "tracepoint")]
+    Tracepoint,
+    /// The interfaces' counters of dropped transmissions: also those of other senders.
+    #[serde(rename = "interface statistics")]
+    InterfaceStatistics,
+}
+
+/// Packets lost on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceLoss {
+    /// Interface name.
+    pub interface: String,
+    /// Packets lost.
+    pub packets: u64,
+}
+
+/// What became of the desired state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// Whether the traffic is what the file asks for.
+    pub state: SyncState,
+    /// The file.
+    pub file: PathBuf,
+    /// When the state that is in force was read; `null`: none was yet.
+    pub loaded_at: Option<Timestamp>,
+    /// What is wrong, unless `in_sync`.
+    pub error: Option<String>,
+}
+
+/// Whether the traffic is what the file asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// It is.
+    InSync,
+    /// The file is not valid: the state before it stays in force.
+    Refused,
+    /// There is no file yet.
+    Waiting,
+    /// The state is valid, but not all of it could be applied: a full table, say.
+    Error,
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableUse {
+    /// Name of the table.
+    pub table: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that there is room for.
+    pub capacity: u64,
+}
+
+/// Events that did not reach vipd, by the meter that they go through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsLost {
+    /// Changes of owner.
+    pub ownership: u64,
+    /// Refused claims.
+    pub refusals: u64,
+}

@@ -1,0 +1,182 @@
+//! The status for people.
+
+use std::{
+    cmp::Reverse,
+    fmt::{self, Write as _},
+};
+
+use super::{
+    columns::optional,
+    render::table,
+    status::{
+        Attachment, DeliveryPath, DropCount, LossSource, LossStatus, PortStatus, StatusView, SyncState,
+        SyncStatus, UplinkStatus, XdpView,
+    },
+};
+
+/// Longest line of a list of names.
+const LINE: usize = 100;
+
+/// The status as text: what needs attention comes first, drops that happened before those that did not.
+pub fn summary(status: &StatusView) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(&mut text, status);
+    text
+}
+
+fn write(text: &mut String, status: &StatusView) -> fmt::Result {
+    let StatusView {
+        host,
+        pid,
+        version,
+        started_at,
+        adopted,
+        uplink,
+        ports,
+        drops,
+        losses,
+        sync,
+        tables,
+        events_lost,
+        warnings,
+    } = status;
+    let tables_from = if *adopted { "took over the pinned tables" } else { "made new tables" };
+    writeln!(text, "host {host}: vipd {version}, process {pid}, since {started_at}, {tables_from}")?;
+    write_sync(text, sync)?;
+    write_uplink(text, uplink)?;
+    for warning in warnings {
+        writeln!(text, "warning: {warning}")?;
+    }
+    writeln!(text)?;
+    write_drops(text, drops)?;
+    writeln!(text)?;
+    write_losses(text, losses)?;
+    writeln!(
+        text,
+        "events that did not reach vipd: {} changes of owner (read again from the tables), {} refusals",
+        events_lost.ownership, events_lost.refusals
+    )?;
+    writeln!(text)?;
+    write_ports(text, ports)?;
+    writeln!(text)?;
+    let rows = tables.iter().map(|it| vec![it.table.clone(), it.used.to_string(), it.capacity.to_string()]);
+    text.push_str(&table(&["TABLE", "USED", "CAPACITY"], rows));
+    Ok(())
+}
+
+fn write_sync(text: &mut String, sync: &SyncStatus) -> fmt::Result {
+    let SyncStatus { state, file, loaded_at, error } = sync;
+    let state = match state {
+        SyncState::InSync => "in force",
+        SyncState::Refused => "REFUSED, the state before it stays in force",
+        SyncState::Waiting => "waited for",
+        SyncState::Error => "in force, but NOT ALL OF IT",
+    };
+    write!(text, "state {}: {state}", file.display())?;
+    if let Some(loaded_at) = loaded_at {
+        write!(text, ", read at {loaded_at}")?;
+    }
+    writeln!(text)?;
+    for line in error.iter().flat_map(|error| error.lines()) {
+        writeln!(text, "  {line}")?;
+    }
+    Ok(())
+}
+
+fn write_uplink(text: &mut String, uplink: &UplinkStatus) -> fmt::Result {
+    let UplinkStatus { name, ifindex, mac, mtu, xdp, link, routed_by } = uplink;
+    write!(text, "uplink {name}: ")?;
+    match (ifindex, mac, mtu) {
+        (Some(ifindex), Some(mac), Some(mtu)) => write!(text, "ifindex {ifindex}, {mac}, MTU {mtu}, ")?,
+        _ => write!(text, "NO SUCH INTERFACE at the moment, ")?,
+    }
+    match xdp {
+        Some(XdpView::Native) => write!(text, "XDP native ({})", link.display())?,
+        Some(XdpView::Generic) => write!(text, "XDP generic ({})", link.display())?,
+        None => write!(text, "XDP NOT ATTACHED")?,
+    }
+    if let Some(master) = routed_by {
+        write!(text, ", routes and neighbours of {master}")?;
+    }
+    writeln!(text)
+}
+
+fn write_drops(text: &mut String, drops: &[DropCount]) -> fmt::Result {
+    let (mut happened, never): (Vec<_>, Vec<_>) = drops.iter().partition(|drop| drop.packets > 0);
+    happened.sort_by_key(|drop| Reverse(drop.packets));
+    if happened.is_empty() {
+        writeln!(text, "no packet was dropped")?;
+    } else {
+        let row =
+            |drop: &&DropCount| vec![drop.reason.clone(), drop.packets.to_string(), drop.description.clone()];
+        text.push_str(&table(&["DROPPED FOR", "PACKETS", "MEANING"], happened.iter().map(row)));
+    }
+    if !never.is_empty() {
+        write_list(text, "never for: ", never.iter().map(|drop| drop.reason.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Names with commas between them, on as many lines as they need.
+fn write_list<'a>(text: &mut String, title: &str, names: impl Iterator<Item = &'a str>) -> fmt::Result {
+    text.push_str(title);
+    let mut column = title.len();
+    for (index, name) in names.enumerate() {
+        let separator = match index {
+            0 => "",
+            _ if column + name.len() + 2 > LINE => {
+                column = 0;
+                ",\n  "
+            }
+            _ => ", ",
+        };
+        write!(text, "{separator}{name}")?;
+        column += separator.len() + name.len();
+    }
+    writeln!(text)
+}
+
+fn write_losses(text: &mut String, losses: &LossStatus) -> fmt::Result {
+    let LossStatus { source, why, packets, interfaces } = losses;
+    let source = match source {
+        LossSource::Tracepoint => "tracepoint",
+        LossSource::InterfaceStatistics => "interface statistics",
+    };
+    writeln!(text, "lost after the verdict: {packets} packets, by {source} ({why})")?;
+    for loss in interfaces.iter().filter(|loss| loss.packets > 0) {
+        writeln!(text, "  {}: {}", loss.interface, loss.packets)?;
+    }
+    Ok(())
+}
+
+fn write_ports(text: &mut String, ports: &[PortStatus]) -> fmt::Result {
+    if ports.is_empty() {
+        return writeln!(text, "no ports on this host");
+    }
+    let headings = ["PORT", "INTERFACE", "IFINDEX", "ATTACHED", "PATH", "MTU", "BRIDGED", "WHY"];
+    let row = |port: &PortStatus| {
+        let PortStatus { id, interface, ifindex, attached, path, why, bridged, mtu } = port;
+        let attached = match attached {
+            Attachment::Tcx => "tcx",
+            Attachment::Clsact => "clsact",
+            Attachment::None => "no",
+        };
+        let path = path.map(|path| match path {
+            DeliveryPath::Xdp => "xdp",
+            DeliveryPath::UplinkTc => "uplink-tc",
+        });
+        vec![
+            id.clone(),
+            interface.clone(),
+            optional(*ifindex),
+            attached.to_owned(),
+            optional(path),
+            optional(*mtu),
+            if *bridged { "yes" } else { "no" }.to_owned(),
+            why.clone(),
+        ]
+    };
+    text.push_str(&table(&headings, ports.iter().map(row)));
+    Ok(())
+}

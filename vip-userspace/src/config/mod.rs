@@ -1,0 +1,320 @@
+//! `vipd.yaml`: what one agent is, and where it finds its things.
+//!
+//! [`load`] reads the file, judges it whole and fills in the defaults. [`ConfigError`] lists every problem with
+//! its line. Fields of the interface that this build does not obey yet are refused by name: a setting that is
+//! silently ignored would be a promise broken in silence.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use ipnetwork::Ipv4Network;
+
+use self::document::Document;
+use crate::state::{
+    Problem, Problems,
+    error::Report,
+    words::{self, Complaint},
+    yaml::{self, At},
+};
+
+mod document;
+#[cfg(test)]
+mod tests;
+
+/// Default of [`Config::socket`].
+pub const DEFAULT_SOCKET: &str = "/run/vip/vipd.sock";
+
+/// Default of [`Config::bpffs`].
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/vip";
+
+/// Most ports that the tables can hold: the owner word has 20 bits for a port, and 0 says "none".
+pub const MAX_PORTS: u32 = (1 << 20) - 1;
+
+/// One agent's settings, valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This host's id in the state.
+    pub host: String,
+    /// The interface that EIP traffic comes in by.
+    pub uplink: String,
+    /// The file with the desired state.
+    pub source: PathBuf,
+    /// Where `vipctl` finds the agent.
+    pub socket: PathBuf,
+    /// Directory on a bpf filesystem that holds the pins of this agent alone.
+    pub bpffs: PathBuf,
+    /// How the uplink's XDP program is attached; never silently the other way.
+    pub xdp_mode: XdpMode,
+    /// Networks that EIPs are on-link in; an EIP outside all of them is routed. No two overlap.
+    pub eip_networks: Vec<EipNetwork>,
+    /// Answer ARP for, and announce, the EIPs whose owner is on this host.
+    pub announce_eips: bool,
+    /// Sizes of the tables.
+    pub capacity: Capacity,
+}
+
+/// Where an XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the packet's buffer was made: slow, for drivers without XDP.
+    Generic,
+}
+
+/// A provider network that EIPs belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EipNetwork {
+    /// Its id.
+    pub id: String,
+    /// Its prefix; no host bits are set.
+    pub cidr: Ipv4Network,
+    /// Its router, inside `cidr`.
+    pub gateway: Ipv4Addr,
+}
+
+/// How many entries the tables are made for. Tables cannot grow: another size needs new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Ports: 1 to [`MAX_PORTS`].
+    pub ports: u32,
+    /// VIPs: at least 1.
+    pub vips: u32,
+    /// EIPs: at least 1.
+    pub eips: u32,
+    /// Subnets: at least 1.
+    pub subnets: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096 }
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read as text.
+    #[error("{}: the configuration cannot be read; correct the path, or the file's permissions or encoding (UTF-8)", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The text was read and is wrong: each line of the message is one problem.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+impl ConfigError {
+    /// The problems of a text that was read; none where it could not be read.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Read { .. } => &[],
+            Self::Invalid(problems) => problems.list(),
+        }
+    }
+}
+
+/// Reads and judges a configuration file. Relative paths in it start at its own directory.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    parse(&text, &path.display().to_string(), base)
+}
+
+/// Judges a configuration that was read already; `origin` is the name errors give it, `base` the directory at
+/// which relative paths start.
+pub fn parse(text: &str, origin: &str, base: &Path) -> Result<Config, ConfigError> {
+    let document: Document =
+        yaml::read(text).map_err(|problem| ConfigError::Invalid(Problems::new(origin, vec![problem])))?;
+    let mut judge = Judge::default();
+    let config = judge.config(document, base);
+    judge.report.finish(origin, config).map_err(ConfigError::Invalid)
+}
+
+/// Turns the document into settings, and collects what is wrong with it.
+#[derive(Default)]
+struct Judge {
+    report: Report,
+}
+
+impl Judge {
+    /// The settings; none only if a problem was noted.
+    fn config(&mut self, document: Document, base: &Path) -> Option<Config> {
+        let Document {
+            host,
+            uplink,
+            source,
+            socket,
+            bpffs,
+            metrics,
+            xdp_mode,
+            profile,
+            eip_networks,
+            announce_eips,
+            peers,
+            capacity,
+        } = document;
+        self.refuse("metrics", "serve metrics", metrics.as_ref());
+        self.refuse("peers", "tell other hosts of claims", peers.as_ref());
+        self.profile(profile.as_ref());
+        let host = self.word("host", host, "this host's id in the state", words::judge_id);
+        let uplink =
+            self.word("uplink", uplink, "the interface that EIPs come in by", words::judge_interface);
+        let source = self.source(source);
+        let path = |path: Option<At<String>>, default: &str| {
+            base.join(path.map_or_else(|| default.to_owned(), |path| path.value))
+        };
+        let socket = path(socket, DEFAULT_SOCKET);
+        let bpffs = path(bpffs, DEFAULT_BPFFS);
+        let xdp_mode = self.xdp_mode(xdp_mode.as_ref());
+        let eip_networks = self.eip_networks(eip_networks.unwrap_or_default());
+        let capacity = self.capacity(capacity);
+        Some(Config {
+            host: host?,
+            uplink: uplink?,
+            source: base.join(source?),
+            socket,
+            bpffs,
+            xdp_mode: xdp_mode?,
+            eip_networks,
+            announce_eips: announce_eips.unwrap_or(true),
+            capacity,
+        })
+    }
+
+    /// Notes that a field is there which this build cannot obey.
+    fn refuse<T>(&mut self, field: &str, does: &str, found: Option<&At<T>>) {
+        if let Some(At { line, .. }) = found {
+            self.report.add(*line, field, format!("this build does not {does} yet"), "remove the field");
+        }
+    }
+
+    /// A word that has to be there and has to be good.
+    fn word(
+        &mut self,
+        field: &str,
+        found: Option<At<String>>,
+        meaning: &str,
+        judge: fn(&str) -> Result<(), Complaint>,
+    ) -> Option<String> {
+        let Some(At { value, line }) = found else {
+            self.report.add(None, field, "it is missing", format!("write {meaning}"));
+            return None;
+        };
+        match judge(&value) {
+            Ok(()) => Some(value),
+            Err((what, advice)) => {
+                self.report.add(line, field, what, advice);
+                None
+            }
+        }
+    }
+
+    fn source(&mut self, source: Option<At<document::Source>>) -> Option<PathBuf> {
+        let advice = "write { file: /etc/vip/state.yaml }";
+        let Some(At { value: document::Source { file, etcd }, line }) = source else {
+            self.report.add(None, "source", "it is missing", advice);
+            return None;
+        };
+        if let Some(At { line, .. }) = etcd {
+            self.report.add(line, "source.etcd", "this build does not read etcd yet", advice);
+        } else if file.is_none() {
+            self.report.add(line, "source", "it names no file", advice);
+        }
+        file.map(|file| PathBuf::from(file.value))
+    }
+
+    fn profile(&mut self, profile: Option<&At<String>>) {
+        let Some(At { value, line }) = profile else { return };
+        match value.as_str() {
+            "default" => {}
+            "ucloud" | "cloudpods" | "otc" | "ucloudstack" | "huawei" => {
+                let what = format!("this build does not obey profile {value} yet");
+                self.report.add(*line, "profile", what, "write default, or remove the field");
+            }
+            other => {
+                let what = format!("there is no profile `{}`", other.escape_debug());
+                self.report.add(*line, "profile", what, "write default, or remove the field");
+            }
+        }
+    }
+
+    fn xdp_mode(&mut self, mode: Option<&At<String>>) -> Option<XdpMode> {
+        let Some(At { value, line }) = mode else { return Some(XdpMode::Native) };
+        match value.as_str() {
+            "native" => Some(XdpMode::Native),
+            "generic" => Some(XdpMode::Generic),
+            other => {
+                let what = format!("there is no mode `{}`", other.escape_debug());
+                self.report.add(*line, "xdp_mode", what, "write native or generic");
+                None
+            }
+        }
+    }
+
+    fn eip_networks(&mut self, list: Vec<At<document::EipNetwork>>) -> Vec<EipNetwork> {
+        let mut networks: Vec<EipNetwork> = Vec::with_capacity(list.len());
+        for At { value: document::EipNetwork { id, cidr, gateway, vlan }, .. } in list {
+            self.refuse("eip_networks[].vlan", "tag VLANs", vlan.as_ref());
+            self.note("eip_networks[].id", id.line, words::judge_id(&id.value));
+            let prefix = self.note("eip_networks[].cidr", cidr.line, words::read_cidr(&cidr.value));
+            let router =
+                self.note("eip_networks[].gateway", gateway.line, words::read_address(&gateway.value));
+            let (Some(prefix), Some(router)) = (prefix, router) else { continue };
+            let place = words::judge_place(router, prefix, &format!("network {}", id.value));
+            self.note("eip_networks[].gateway", gateway.line, place);
+            for other in &networks {
+                if other.id == id.value {
+                    let what = format!("the id `{}` is used already", other.id);
+                    self.report.add(id.line, "eip_networks[].id", what, "give each network its own id");
+                }
+                if other.cidr.overlaps(prefix) {
+                    let what = format!("{prefix} overlaps {} of network {}", other.cidr, other.id);
+                    self.report.add(cidr.line, "eip_networks[].cidr", what, "give each its own addresses");
+                }
+            }
+            networks.push(EipNetwork { id: id.value, cidr: prefix, gateway: router });
+        }
+        networks
+    }
+
+    fn capacity(&mut self, capacity: Option<document::Capacity>) -> Capacity {
+        let default = Capacity::default();
+        let Some(document::Capacity { ports, vips, eips, subnets }) = capacity else { return default };
+        Capacity {
+            ports: self.entries("capacity.ports", ports.as_ref(), default.ports, MAX_PORTS),
+            vips: self.entries("capacity.vips", vips.as_ref(), default.vips, u32::MAX),
+            eips: self.entries("capacity.eips", eips.as_ref(), default.eips, u32::MAX),
+            subnets: self.entries("capacity.subnets", subnets.as_ref(), default.subnets, u32::MAX),
+        }
+    }
+
+    fn entries(&mut self, field: &str, found: Option<&At<u64>>, default: u32, most: u32) -> u32 {
+        let Some(&At { value, line }) = found else { return default };
+        let entries = u32::try_from(value).ok().filter(|entries| (1..=most).contains(entries));
+        entries.unwrap_or_else(|| {
+            let what = format!("{value} entries are not possible");
+            self.report.add(line, field, what, format!("use a number from 1 to {most}"));
+            default
+        })
+    }
+
+    /// The value, or a note of what is wrong with it.
+    fn note<T>(&mut self, field: &str, line: u32, judged: Result<T, Complaint>) -> Option<T> {
+        match judged {
+            Ok(value) => Some(value),
+            Err((what, advice)) => {
+                self.report.add(line, field, what, advice);
+                None
+            }
+        }
+    }
+}

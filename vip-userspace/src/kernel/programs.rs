@@ -1,0 +1,135 @@
+//! The programs of the object, and what the verifier made of them.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, Xdp},
+};
+use aya_obj::Object;
+
+use super::KernelError;
+
+/// XDP on the uplink.
+pub(super) const UPLINK: &str = "uplink";
+/// TC ingress on the uplink.
+pub(super) const UPLINK_TC: &str = "uplink_tc";
+/// TC ingress on each port.
+pub(super) const PORT: &str = "port";
+/// Raw tracepoint that counts packets lost after the verdict.
+pub(super) const REDIRECT_ERRORS: &str = "redirect_err";
+
+/// What a program costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it runs: `xdp`, `tc`, `raw tracepoint`.
+    pub kind: &'static str,
+    /// Instructions that the verifier went through; the kernel's limit is a million. `None`: kernels before 5.16.
+    pub verified_instructions: Option<u32>,
+    /// Bytes after the verifier's rewriting; `None` without the privilege to know.
+    pub translated_bytes: Option<u32>,
+    /// Bytes of machine code; 0 without the just-in-time compiler.
+    pub jited_bytes: u32,
+    /// Bytes of its own function in the object; functions that it calls are shared, and not counted.
+    pub object_bytes: usize,
+}
+
+/// Parses an object; without bytes there is none.
+pub(super) fn parse(object: &[u8]) -> Result<Object, KernelError> {
+    if object.is_empty() {
+        return Err(KernelError::NoObject);
+    }
+    Object::parse(object).map_err(|source| KernelError::Object { source: Box::new(source) })
+}
+
+/// Loads one program into the kernel. Its tables are those of the object it came from.
+pub(super) fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    match program(ebpf, name)? {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => return Err(KernelError::ObjectLacks { kind: "program of the right kind", name }),
+    }
+    .map_err(failed("load", name))
+}
+
+/// The XDP program.
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    match program(ebpf, UPLINK)? {
+        Program::Xdp(program) => Ok(program),
+        _ => Err(KernelError::ObjectLacks { kind: "XDP program", name: UPLINK }),
+    }
+}
+
+/// A TC program.
+pub(super) fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, KernelError> {
+    match program(ebpf, name)? {
+        Program::SchedClassifier(program) => Ok(program),
+        _ => Err(KernelError::ObjectLacks { kind: "TC program", name }),
+    }
+}
+
+/// The raw tracepoint program.
+pub(super) fn raw_tracepoint(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, KernelError> {
+    match program(ebpf, REDIRECT_ERRORS)? {
+        Program::RawTracePoint(program) => Ok(program),
+        _ => Err(KernelError::ObjectLacks { kind: "raw tracepoint program", name: REDIRECT_ERRORS }),
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, KernelError> {
+    ebpf.program_mut(name).ok_or(KernelError::ObjectLacks { kind: "program", name })
+}
+
+/// Makes the error of an operation on a program.
+pub(super) fn failed(
+    action: &'static str,
+    program: &'static str,
+) -> impl FnOnce(ProgramError) -> KernelError {
+    move |source| KernelError::Program { action, program, source: Box::new(source) }
+}
+
+/// Reports on the programs that are loaded.
+pub(super) fn reports(ebpf: &Ebpf, object: &Object) -> Vec<ProgramReport> {
+    [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS]
+        .into_iter()
+        .filter_map(|name| report(ebpf, object, name))
+        .collect()
+}
+
+fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramReport> {
+    let (kind, info): (_, Result<ProgramInfo, _>) = match ebpf.program(name)? {
+        Program::Xdp(program) => ("xdp", program.info()),
+        Program::SchedClassifier(program) => ("tc", program.info()),
+        Program::RawTracePoint(program) => ("raw tracepoint", program.info()),
+        _ => return None,
+    };
+    let info = info.ok()?;
+    let function = object.functions.get(&object.programs.get(name)?.function_key())?;
+    Some(ProgramReport {
+        name,
+        kind,
+        verified_instructions: info.verified_instruction_count(),
+        translated_bytes: info.size_translated(),
+        jited_bytes: info.size_jitted(),
+        object_bytes: size_of_val(function.instructions.as_slice()),
+    })
+}
+
+/// Loads the programs of an object into the kernel without pinning or attaching anything, and reports on them. A program
+/// that the kernel may refuse to some (`redirect_err`) is left out if it does.
+pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError> {
+    let parsed = parse(object)?;
+    let mut ebpf =
+        EbpfLoader::new().load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
+    for name in [UPLINK, UPLINK_TC, PORT] {
+        load(&mut ebpf, name)?;
+    }
+    if let Err(error) = load(&mut ebpf, REDIRECT_ERRORS) {
+        tracing::debug!("no report on {REDIRECT_ERRORS}: {error}");
+    }
+    Ok(reports(&ebpf, &parsed))
+}

@@ -1,0 +1,227 @@
+//! The shape of a table: what must be equal before a pinned one is used again.
+//!
+//! aya takes a pinned map as it is, whatever it is, so the comparison is made here, before anything is loaded.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use aya::maps::{MapInfo, MapType};
+use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
+use vip_common::tables::{MOVES_PER_VIP, names};
+
+use super::KernelError;
+
+/// Every table of the object that is pinned.
+pub(super) const TABLES: [&str; 21] = [
+    names::CONFIG,
+    names::EIPS,
+    names::ADDRS,
+    names::MACS,
+    names::GRANTS,
+    names::OWNERS,
+    names::MOVES,
+    names::MEMBERS,
+    names::PORTS,
+    names::PORT_DEVS,
+    names::IFPORTS,
+    names::SUBNETS,
+    names::ROUTES,
+    names::NEXTHOPS,
+    names::NETWORKS,
+    names::DROPS,
+    names::EIP_TRAFFIC,
+    names::VIP_TRAFFIC,
+    names::METERS,
+    names::EVENTS,
+    names::XMIT_ERRORS,
+];
+
+/// A port index has 20 bits in a VIP's word, and index 0 is no port.
+const MOST_PORTS: u32 = (1 << 20) - 1;
+
+/// A VIP slot times the moves of a VIP is an index of MOVES.
+const MOST_VIPS: u32 = 1 << 24;
+
+/// EIPs and subnets: a bound that keeps every size computed from them in 32 bits.
+const MOST_OTHERS: u32 = 1 << 24;
+
+/// Entries of ROUTES and of NEXTHOPS: a host's own routes and neighbours.
+const ROUTES: u32 = 1 << 16;
+
+/// Rights per port or VIP that GRANTS has room for on average, and its bound.
+const GRANTS_EACH: u32 = 10;
+const MOST_GRANTS: u32 = 1 << 22;
+
+/// Prefixes per subnet that SUBNETS has room for: its own VPC's and those of peers.
+const PREFIXES_PER_SUBNET: u32 = 8;
+
+/// How much the tables have room for. Tables of another capacity are not taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Ports of all VPCs, at most 2²⁰ − 1.
+    pub ports: u32,
+    /// VIPs of all VPCs, at most 2²⁴.
+    pub vips: u32,
+    /// EIPs, at most 2²⁴.
+    pub eips: u32,
+    /// Subnets of all VPCs, at most 2²⁴.
+    pub subnets: u32,
+}
+
+impl Capacity {
+    /// Entries of the tables whose size depends on it; the object fixes those of the others.
+    pub(super) fn entries(&self) -> Result<BTreeMap<&'static str, u32>, KernelError> {
+        let Self { ports, vips, eips, subnets } = *self;
+        for (what, asked, most) in [
+            ("ports", ports, MOST_PORTS),
+            ("VIPs", vips, MOST_VIPS),
+            ("EIPs", eips, MOST_OTHERS),
+            ("subnets", subnets, MOST_OTHERS),
+        ] {
+            if asked > most {
+                return Err(KernelError::Capacity { what, asked, most });
+            }
+        }
+        let sizes = [
+            (names::EIPS, eips),
+            (names::ADDRS, ports + vips + subnets),
+            (names::MACS, ports),
+            (names::GRANTS, ports.max(vips).saturating_mul(GRANTS_EACH).min(MOST_GRANTS)),
+            (names::OWNERS, vips),
+            (names::MOVES, vips * MOVES_PER_VIP),
+            (names::MEMBERS, vips),
+            (names::PORTS, ports + 1),
+            (names::PORT_DEVS, ports + 1),
+            (names::IFPORTS, ports),
+            (names::SUBNETS, subnets * PREFIXES_PER_SUBNET),
+            (names::ROUTES, ROUTES),
+            (names::NEXTHOPS, ROUTES),
+            (names::EIP_TRAFFIC, eips),
+            (names::VIP_TRAFFIC, vips),
+        ];
+        // The kernel makes no table without entries.
+        Ok(sizes.into_iter().map(|(name, entries)| (name, entries.max(1))).collect())
+    }
+}
+
+/// What makes two tables interchangeable, as far as the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapShape {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+    flags: u32,
+}
+
+impl MapShape {
+    /// Entries.
+    pub(super) fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The shape that the loader will give a table of the object.
+    fn of_object(map: &aya_obj::Map, entries: Option<u32>) -> Self {
+        let kind = map.map_type();
+        let is_device_map = kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
+        // Device maps have room for a program beside each interface since Linux 5.8, and aya uses it where it can.
+        let value_size = match (is_device_map, aya::features().devmap_prog_id()) {
+            (true, true) => 8,
+            (true, false) => 4,
+            (false, _) => map.value_size(),
+        };
+        Self {
+            kind,
+            key_size: map.key_size(),
+            value_size,
+            entries: entries.unwrap_or_else(|| map.max_entries()),
+            flags: map.map_flags(),
+        }
+    }
+
+    /// The shape of a pinned table; `None` if there is no such pin.
+    pub(super) fn of_pin(table: &'static str, path: &Path) -> Result<Option<Self>, KernelError> {
+        match path.try_exists() {
+            Ok(false) => return Ok(None),
+            Ok(true) => {}
+            Err(source) => {
+                return Err(KernelError::Pin { action: "look for", path: path.to_owned(), source });
+            }
+        }
+        let failed =
+            |source| KernelError::Table { operation: "inspect the pinned", table, source: Box::new(source) };
+        let info = MapInfo::from_pin(path).map_err(failed)?;
+        let kind = info.map_type().map_err(failed)? as u32;
+        let is_device_map = kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
+        // The kernel adds this flag to every device map (kernel/bpf/devmap.c, dev_map_init_map).
+        let flags = if is_device_map { info.map_flags() & !BPF_F_RDONLY_PROG } else { info.map_flags() };
+        Ok(Some(Self {
+            kind,
+            key_size: info.key_size(),
+            value_size: info.value_size(),
+            entries: info.max_entries(),
+            flags,
+        }))
+    }
+}
+
+impl fmt::Display for MapShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, key_size, value_size, entries, flags } = *self;
+        match bpf_map_type::try_from(kind).ok().and_then(|kind| MapType::try_from(kind).ok()) {
+            Some(kind) => write!(f, "{kind:?}")?,
+            None => write!(f, "type {kind}")?,
+        }
+        write!(f, " of {entries} entries, {key_size}-byte keys, {value_size}-byte values, flags {flags:#x}")
+    }
+}
+
+/// The shapes of all pinned tables as this object and this capacity demand them.
+pub(super) fn expected(
+    object: &aya_obj::Object,
+    capacity: &Capacity,
+) -> Result<BTreeMap<&'static str, MapShape>, KernelError> {
+    let entries = capacity.entries()?;
+    TABLES
+        .into_iter()
+        .map(|name| {
+            let map = object.maps.get(name).ok_or(KernelError::ObjectLacks { kind: "table", name })?;
+            Ok((name, MapShape::of_object(map, entries.get(name).copied())))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 3, subnets: 2 };
+
+    #[test]
+    fn sizes_follow_the_capacity() {
+        let entries = CAPACITY.entries().expect("a small capacity");
+        for (table, expected) in
+            [("PORTS", 9), ("PORT_DEVS", 9), ("MOVES", 32), ("ADDRS", 14), ("GRANTS", 80)]
+        {
+            assert_eq!(entries.get(table), Some(&expected), "{table}");
+        }
+        assert_eq!(entries.get("DROPS"), None, "the object fixes it");
+    }
+
+    #[test]
+    fn no_table_is_without_entries() {
+        let none = Capacity { ports: 0, vips: 0, eips: 0, subnets: 0 };
+        assert!(none.entries().expect("an empty host").values().all(|entries| *entries > 0));
+    }
+
+    #[test]
+    fn more_than_an_index_can_name_is_refused() {
+        let most = Capacity { ports: MOST_PORTS, vips: MOST_VIPS, eips: MOST_OTHERS, subnets: MOST_OTHERS };
+        most.entries().expect("the bounds themselves are possible");
+        let beyond = Capacity { ports: MOST_PORTS + 1, ..CAPACITY };
+        let error = beyond.entries().expect_err("port indexes have 20 bits");
+        assert_eq!(
+            error.to_string(),
+            "a capacity of 1048576 ports was asked for; at most 1048575 are possible"
+        );
+    }
+}

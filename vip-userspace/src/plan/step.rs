@@ -1,0 +1,62 @@
+//! One change of the tables.
+
+use vip_common::{
+    tables::{AddressEntry, EipEntry, EipNetwork, Grant, GrantKey, Members, PortEntry, SubnetEntry},
+    wire::Ipv4,
+};
+
+use super::contents::{MacPlace, Place, Prefix};
+
+/// One change of one table, or of an owner's word. Carrying it out twice is the same as once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// EIPS loses an EIP.
+    RemoveEip(Ipv4),
+    /// ADDRS loses an address.
+    RemoveAddress(Place),
+    /// MACS loses a MAC.
+    RemoveMac(MacPlace),
+    /// SUBNETS loses a prefix.
+    RemoveSubnet(Prefix),
+    /// IFPORTS loses an interface, by ifindex.
+    RemoveInterface(u32),
+    /// A VIP's owner word and waiting claim: whatever names the port (any port if `None`) ends. The epoch grows.
+    Release {
+        /// The VIP's slot.
+        slot: u32,
+        /// Index of the port whose ownership ends; `None`: whoever owns it.
+        port: Option<u32>,
+    },
+    /// GRANTS loses a right.
+    RemoveGrant(GrantKey),
+    /// MEMBERS: the slot is empty.
+    ClearMembers(u32),
+    /// PORTS: the index is empty.
+    ClearPort(u32),
+    /// PORT_DEVS loses a port, by index.
+    RemovePortDev(u32),
+    /// NETWORKS: the EIP network with this index.
+    SetNetwork(u32, EipNetwork),
+    /// A slot begins another life: nobody owns it, its counters and remembered moves are those of nobody.
+    FreshSlot(u32),
+    /// An EIP's index begins another life: its counters are 0.
+    FreshEip(u32),
+    /// PORT_DEVS: port index, ifindex.
+    SetPortDev(u32, u32),
+    /// PORTS: index and value.
+    SetPort(u32, PortEntry),
+    /// MEMBERS: slot and value.
+    SetMembers(u32, Members),
+    /// GRANTS: key and value.
+    SetGrant(GrantKey, Grant),
+    /// ADDRS: key and value.
+    SetAddress(Place, AddressEntry),
+    /// MACS: key and port index.
+    SetMac(MacPlace, u32),
+    /// SUBNETS: key and value.
+    SetSubnet(Prefix, SubnetEntry),
+    /// EIPS: key and value.
+    SetEip(Ipv4, EipEntry),
+    /// IFPORTS: ifindex and port index.
+    SetInterface(u32, u32),
+}

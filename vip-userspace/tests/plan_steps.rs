@@ -1,0 +1,483 @@
+//! Whatever the state was and becomes, no packet between two steps of the plan meets a wrong entry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use proptest::{collection::vec, option, prelude::*};
+use vip_common::{
+    tables::{AddressKind, EipNetwork, OwnerWord, PortFlags},
+    wire::Mac,
+};
+use vip_userspace::{
+    config::Capacity,
+    plan::{
+        Contents, Desired, Indexes, Interface, Interfaces, REST, Reason, Resting, Step, compile, diff,
+        unjustified,
+    },
+    state::{self, EipTarget, Host, Id, Kind, Label, MacAddr, Port, Router, State, Subnet, Vip, Vpc},
+};
+
+const CAPACITY: Capacity = Capacity { ports: 12, vips: 8, eips: 8, subnets: 6 };
+
+fn id(kind: &str, number: impl std::fmt::Display) -> Id {
+    Id::from(format!("{kind}{number}"))
+}
+
+// ---- Worlds: a state and the interfaces of its host ----------------------------------------------------------------
+
+#[derive(Clone, Debug, Default)]
+struct World {
+    state: State,
+    interfaces: Interfaces,
+}
+
+/// A port by numbers small enough that two worlds often disagree about who has what.
+#[derive(Clone, Debug)]
+struct PortSeed {
+    subnet: u8,
+    address: u8,
+    mac: u8,
+    interface: u8,
+    bypass: bool,
+}
+
+#[derive(Clone, Debug)]
+struct VipSeed {
+    subnet: u8,
+    address: u8,
+    bindings: Vec<(u8, bool, bool)>,
+    vrid: Option<u8>,
+}
+
+fn port_seed() -> impl Strategy<Value = PortSeed> {
+    (0..4_u8, 0..6_u8, 0..6_u8, 0..6_u8, any::<bool>()).prop_map(
+        |(subnet, address, mac, interface, bypass)| PortSeed { subnet, address, mac, interface, bypass },
+    )
+}
+
+fn vip_seed() -> impl Strategy<Value = VipSeed> {
+    (0..4_u8, 0..6_u8, vec((0..8_u8, any::<bool>(), any::<bool>()), 0..5), option::of(66..68_u8))
+        .prop_map(|(subnet, address, bindings, vrid)| VipSeed { subnet, address, bindings, vrid })
+}
+
+/// Two VPCs with two subnets each; the second VPC has the addresses of the first. Seeds that no valid state holds (an
+/// address or MAC twice in a VPC, an interface twice on the host) are left out.
+fn world() -> impl Strategy<Value = World> {
+    (
+        vec(port_seed(), 0..8),
+        vec(vip_seed(), 0..5),
+        vec((0..4_u8, any::<bool>(), 0..8_u8), 0..4),
+        vec(option::weighted(0.8, (1..9_u32, any::<bool>(), any::<bool>())), 6),
+        any::<bool>(),
+        0..2_u8,
+    )
+        .prop_map(|(ports, vips, eips, interfaces, peered, routers)| {
+            build(&ports, &vips, &eips, &interfaces, peered, routers)
+        })
+}
+
+fn build(
+    ports: &[PortSeed],
+    vips: &[VipSeed],
+    eips: &[(u8, bool, u8)],
+    interfaces: &[Option<(u32, bool, bool)>],
+    peered: bool,
+    routers: u8,
+) -> World {
+    let mut state = State::default();
+    let host = id("hv", 1);
+    state.hosts.insert(host.clone(), Host { id: host.clone(), vtep: Ipv4Addr::new(172, 31, 0, 1) });
+    for vpc in 0..2_u8 {
+        let peers = if peered { [id("vpc", 1 - vpc)].into() } else { BTreeSet::new() };
+        state.vpcs.insert(id("vpc", vpc), Vpc { id: id("vpc", vpc), vni: 100 + u32::from(vpc), peers });
+        for half in 0..2_u8 {
+            let subnet = Subnet {
+                id: id("subnet", vpc * 2 + half),
+                vpc: id("vpc", vpc),
+                cidr: format!("10.0.{half}.0/24").parse().expect("a prefix"),
+                gateway: Ipv4Addr::new(10, 0, half, 1),
+                router: if routers == half { Router::Vip } else { Router::External },
+            };
+            state.subnets.insert(subnet.id.clone(), subnet);
+        }
+    }
+    let mut addresses = BTreeSet::new();
+    let mut macs = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for (number, seed) in ports.iter().enumerate() {
+        let vpc = seed.subnet / 2;
+        let address = Ipv4Addr::new(10, 0, seed.subnet % 2, 10 + seed.address);
+        if !addresses.insert((vpc, address)) || !macs.insert((vpc, seed.mac)) || !taken.insert(seed.interface)
+        {
+            continue;
+        }
+        let port = Port {
+            id: id("port", number),
+            subnet: id("subnet", seed.subnet),
+            vpc: id("vpc", vpc),
+            address,
+            mac: MacAddr::new([2, 0, 0, 0, 0, seed.mac]),
+            host: host.clone(),
+            interface: format!("tap{}", seed.interface),
+            source_dest_check: !seed.bypass,
+        };
+        state.ports.insert(port.id.clone(), port);
+    }
+    for (number, seed) in vips.iter().enumerate() {
+        let vpc = seed.subnet / 2;
+        let address = Ipv4Addr::new(10, 0, seed.subnet % 2, 10 + seed.address);
+        if !addresses.insert((vpc, address)) {
+            continue;
+        }
+        let subnet = id("subnet", seed.subnet);
+        let bindings = seed
+            .bindings
+            .iter()
+            .map(|&(port, own, source)| (id("port", port), state::Rights { own: own || !source, source }))
+            .filter(|(port, _)| state.ports.get(port).is_some_and(|port| port.subnet == subnet))
+            .collect();
+        let vip = Vip {
+            id: id("vip", number),
+            subnet,
+            vpc: id("vpc", vpc),
+            address,
+            bindings,
+            vrids: seed.vrid.into_iter().collect(),
+        };
+        state.vips.insert(vip.id.clone(), vip);
+    }
+    let mut targets = BTreeSet::new();
+    let mut publics = BTreeSet::new();
+    for &(last, to_vip, target) in eips {
+        let known = if to_vip {
+            state.vips.contains_key(&id("vip", target))
+        } else {
+            state.ports.contains_key(&id("port", target))
+        };
+        let target =
+            if to_vip { EipTarget::Vip(id("vip", target)) } else { EipTarget::Port(id("port", target)) };
+        let address = Ipv4Addr::new(203, 0, 113, last);
+        if known && publics.insert(address) && targets.insert(target.clone()) {
+            state.eips.insert(id("eip", last), state::Eip { id: id("eip", last), address, target });
+        }
+    }
+    let mut numbers = BTreeSet::new();
+    let interfaces = interfaces
+        .iter()
+        .enumerate()
+        .filter_map(|(number, interface)| Some((format!("tap{number}"), (*interface)?)))
+        .filter(|(_, (ifindex, ..))| numbers.insert(*ifindex))
+        .map(|(name, (ifindex, bridged, takes_xdp))| (name, Interface { ifindex, bridged, takes_xdp }))
+        .collect();
+    World { state, interfaces }
+}
+
+fn networks() -> [EipNetwork; 1] {
+    [EipNetwork {
+        network: Ipv4Addr::new(203, 0, 113, 0).into(),
+        mask: Ipv4Addr::new(255, 255, 255, 254).into(),
+        gateway: Ipv4Addr::new(203, 0, 113, 1).into(),
+    }]
+}
+
+fn desire(world: &World, contents: &Contents, resting: &Resting) -> Desired {
+    compile(&world.state, &networks(), &world.interfaces, &Indexes::of(contents, &CAPACITY, resting))
+}
+
+/// The desired contents once everything that had to rest has rested.
+fn reach(world: &World, contents: &mut Contents) -> Desired {
+    for _ in 0..2 {
+        let desired = desire(world, contents, &Resting::default());
+        for step in diff(contents, &desired.contents) {
+            contents.apply(&step);
+        }
+    }
+    desire(world, contents, &Resting::default())
+}
+
+// ---- What must hold between any two steps --------------------------------------------------------------------------
+
+fn assert_sound(contents: &Contents, after: &str) {
+    let port = |index: &u32| contents.ports.get(index);
+    for (&(vni, address), entry) in &contents.addresses {
+        match entry.kind().expect("a kind") {
+            AddressKind::Fixed(index) => {
+                let port =
+                    port(&index).unwrap_or_else(|| panic!("{address} leads to an empty port after {after}"));
+                assert_eq!((port.vni, port.address), (vni, address), "after {after}");
+            }
+            AddressKind::Vip(slot) => {
+                let vip =
+                    contents.members.get(&slot).unwrap_or_else(|| panic!("{address} is empty after {after}"));
+                assert_eq!((vip.vni, vip.address), (vni, address), "after {after}");
+            }
+            AddressKind::Gateway | AddressKind::ExternalGateway => {}
+        }
+    }
+    for (&(vni, mac), index) in &contents.macs {
+        let port = port(index).unwrap_or_else(|| panic!("a MAC leads to an empty port after {after}"));
+        assert_eq!((port.vni, port.mac), (vni, Mac::new(mac)), "after {after}");
+    }
+    for entry in contents.eips.values() {
+        let leads_to = match (entry.target.as_vip(), entry.target.as_port()) {
+            (Some(slot), _) => contents.members.get(&slot).map(|vip| (vip.vni, vip.address)),
+            (_, Some(index)) => port(&index).map(|port| (port.vni, port.address)),
+            _ => None,
+        };
+        assert_eq!(leads_to, Some((entry.vni, entry.inner)), "after {after}");
+    }
+    for (ifindex, index) in &contents.interfaces {
+        assert_eq!(port(index).map(|port| port.ifindex), Some(*ifindex), "after {after}");
+    }
+    for (index, slot) in contents.grants.keys() {
+        let vni = contents.members.get(slot).map(|vip| vip.vni);
+        assert!(vni.is_some() && vni == port(index).map(|port| port.vni), "a stray grant after {after}");
+    }
+    for members in contents.members.values() {
+        for index in members.ports.iter().filter(|index| **index != 0) {
+            assert_eq!(port(index).map(|port| port.vni), Some(members.vni), "after {after}");
+        }
+    }
+    let mut ifindexes = BTreeSet::new();
+    for (index, port) in &contents.ports {
+        assert!(
+            port.ifindex == 0 || ifindexes.insert(port.ifindex),
+            "two ports share an interface after {after}"
+        );
+        if port.flags.has(PortFlags::TAKES_XDP) {
+            assert_eq!(contents.port_devs.get(index), Some(&port.ifindex), "after {after}");
+        }
+    }
+    let mut eips = BTreeSet::new();
+    for entry in contents.addresses.values().filter(|entry| !entry.eip.is_unspecified()) {
+        assert!(eips.insert(entry.eip), "two addresses leave as {} after {after}", entry.eip);
+    }
+}
+
+/// The owners' words, of which only the port matters here.
+type Owners = BTreeMap<u32, u32>;
+
+/// Every VIP is owned by a port that may.
+fn settle_owners(contents: &Contents, choice: usize) -> Owners {
+    let mut candidates: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (&(port, slot), grant) in &contents.grants {
+        if grant.rights.may_own() {
+            candidates.entry(slot).or_default().push(port);
+        }
+    }
+    candidates
+        .into_iter()
+        .filter_map(|(slot, ports)| Some((slot, *ports.get(choice % ports.len())?)))
+        .collect()
+}
+
+fn apply_to_owners(owners: &mut Owners, step: &Step) {
+    match *step {
+        Step::Release { slot, port: Some(port) } if owners.get(&slot) == Some(&port) => {
+            drop(owners.remove(&slot))
+        }
+        Step::Release { slot, port: None } | Step::FreshSlot(slot) => drop(owners.remove(&slot)),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_step_leads_a_packet_astray_and_the_last_one_reaches_the_goal(from in world(), to in world(), owner in 0..4_usize) {
+        let mut contents = Contents::default();
+        reach(&from, &mut contents);
+        assert_sound(&contents, "the first world");
+        let before = contents.clone();
+        let mut owners = settle_owners(&contents, owner);
+
+        let desired = desire(&to, &contents, &Resting::default());
+        for step in diff(&contents, &desired.contents) {
+            contents.apply(&step);
+            apply_to_owners(&mut owners, &step);
+            assert_sound(&contents, &format!("{step:?}"));
+            for (slot, port) in &owners {
+                prop_assert!(contents.ports.contains_key(port), "slot {slot} is owned by an empty port after {step:?}");
+            }
+        }
+        prop_assert_eq!(&contents, &desired.contents);
+        prop_assert_eq!(diff(&contents, &desired.contents), []);
+
+        let words = owners.iter().map(|(&slot, &port)| (slot, OwnerWord::new(1, true, port, 0)));
+        prop_assert_eq!(unjustified(&contents, words), []);
+        for (slot, port) in settle_owners(&before, owner) {
+            let same = before.ports.get(&port).map(|port| port.ifindex)
+                == contents.ports.get(&port).map(|port| port.ifindex);
+            let keeps = contents.grants.get(&(port, slot)).is_some_and(|grant| grant.rights.may_own());
+            prop_assert!(!same || !keeps || owners.get(&slot) == Some(&port), "slot {slot} lost its owner for nothing");
+        }
+    }
+
+    #[test]
+    fn every_step_may_be_carried_out_twice(from in world(), to in world()) {
+        let mut contents = Contents::default();
+        reach(&from, &mut contents);
+        let desired = desire(&to, &contents, &Resting::default());
+        for step in diff(&contents, &desired.contents) {
+            contents.apply(&step);
+            let once = contents.clone();
+            contents.apply(&step);
+            prop_assert_eq!(&once, &contents);
+        }
+    }
+
+    #[test]
+    fn an_agent_that_died_between_two_steps_is_taken_over(
+        from in world(), to in world(), later in world(), died_after in 0..40_usize,
+    ) {
+        let mut contents = Contents::default();
+        reach(&from, &mut contents);
+        let desired = desire(&to, &contents, &Resting::default());
+        for step in diff(&contents, &desired.contents).iter().take(died_after) {
+            contents.apply(step);
+        }
+        for _ in 0..2 {
+            let desired = desire(&later, &contents, &Resting::default());
+            for step in diff(&contents, &desired.contents) {
+                contents.apply(&step);
+                assert_sound(&contents, &format!("{step:?}"));
+            }
+            prop_assert_eq!(&contents, &desired.contents);
+        }
+        prop_assert_eq!(desire(&later, &contents, &Resting::default()).refused, []);
+    }
+
+    #[test]
+    fn what_stays_keeps_its_index_and_what_was_freed_rests(from in world(), to in world()) {
+        let mut contents = Contents::default();
+        let first = reach(&from, &mut contents);
+        let now = Instant::now();
+        let second = desire(&to, &contents, &Resting::default());
+        let port_of = |world: &World, id: &Id| world.state.ports.get(id).map(|port| (port.vpc.clone(), port.mac));
+        for (id, index) in &second.ports {
+            for (old, old_index) in &first.ports {
+                let same = port_of(&from, old) == port_of(&to, id);
+                prop_assert_eq!(same, index == old_index, "{} and {}", old, id);
+            }
+        }
+        let before = contents.clone();
+        diff(&contents, &second.contents).iter().for_each(|step| contents.apply(step));
+        let mut resting = Resting::default();
+        resting.note(&before, &contents, now);
+        resting.expire(now + REST - Duration::from_millis(1));
+        let freed: Vec<u32> =
+            before.members.keys().filter(|slot| !contents.members.contains_key(slot)).copied().collect();
+        let third = desire(&from, &contents, &resting);
+        for slot in freed {
+            prop_assert!(!third.contents.members.contains_key(&slot), "slot {} did not rest", slot);
+        }
+    }
+
+    #[test]
+    fn names_and_ids_make_no_step(world in world()) {
+        let mut contents = Contents::default();
+        reach(&world, &mut contents);
+        let mut renamed = world.clone();
+        let label = Label { name: Some("new".to_owned()), remark: Some("words".to_owned()) };
+        for id in world.state.ports.keys() {
+            renamed.state.labels.insert((Kind::Port, id.clone()), label.clone());
+        }
+        for eip in std::mem::take(&mut renamed.state.eips).into_values() {
+            let id = id("another-", &eip.id);
+            renamed.state.eips.insert(id.clone(), state::Eip { id, ..eip });
+        }
+        let desired = desire(&renamed, &contents, &Resting::default());
+        prop_assert_eq!(diff(&contents, &desired.contents), []);
+    }
+}
+
+// ---- By example ----------------------------------------------------------------------------------------------------
+
+fn seed(subnet: u8, address: u8, mac: u8, interface: u8) -> PortSeed {
+    PortSeed { subnet, address, mac, interface, bypass: false }
+}
+
+#[test]
+fn full_tables_refuse_only_what_is_new_and_say_what() {
+    let capacity = Capacity { ports: 1, ..CAPACITY };
+    let desire = |world: &World, contents: &Contents| {
+        compile(&world.state, &[], &world.interfaces, &Indexes::of(contents, &capacity, &Resting::default()))
+    };
+    let one = build(&[seed(0, 5, 5, 0)], &[], &[], &[None], false, 0);
+    let mut contents = Contents::default();
+    let desired = desire(&one, &contents);
+    diff(&contents, &desired.contents).iter().for_each(|step| contents.apply(step));
+
+    // The new port comes first in the order of ids, and has an EIP.
+    let two = build(&[seed(0, 4, 4, 1), seed(0, 5, 5, 0)], &[], &[(10, false, 0)], &[None], false, 0);
+    let desired = desire(&two, &contents);
+    assert_eq!(desired.ports.keys().map(|id| &**id).collect::<Vec<_>>(), ["port1"]);
+    let refused: Vec<String> = desired.refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refused,
+        [
+            "port port0: not applied, PORTS is full (1 entries); remove objects that are not needed",
+            "eip eip10: not applied, because port port0 is not",
+        ]
+    );
+    assert_eq!(desired.contents, contents);
+}
+
+#[test]
+fn an_object_that_replaces_another_in_a_full_table_follows_after_the_rest() {
+    let capacity = Capacity { ports: 1, ..CAPACITY };
+    let now = Instant::now();
+    let mut resting = Resting::default();
+    let old = build(&[seed(0, 5, 5, 0)], &[], &[], &[None], false, 0);
+    let new = build(&[seed(2, 5, 4, 0)], &[], &[], &[None], false, 0);
+    let mut contents = Contents::default();
+    let mut apply = |world: &World, resting: &Resting| {
+        let desired =
+            compile(&world.state, &[], &world.interfaces, &Indexes::of(&contents, &capacity, resting));
+        let before = contents.clone();
+        diff(&before, &desired.contents).iter().for_each(|step| contents.apply(step));
+        (before, contents.clone(), desired.refused)
+    };
+    assert_eq!(apply(&old, &resting).2, []);
+    let (before, after, refused) = apply(&new, &resting);
+    assert!(matches!(refused.as_slice(), [refused] if refused.reason == Reason::Resting));
+    assert!(after.ports.is_empty());
+    resting.note(&before, &after, now);
+    assert_eq!(apply(&new, &resting).2.len(), 1);
+    resting.expire(now + REST);
+    assert_eq!(apply(&new, &resting).2, []);
+}
+
+#[test]
+fn an_eip_that_passes_to_another_tenant_is_nobodys_in_between() {
+    let ports = [seed(0, 5, 5, 0), seed(2, 5, 5, 1)];
+    let blue = build(&ports, &[], &[(10, false, 0)], &[None], false, 0);
+    let green = build(&ports, &[], &[(10, false, 1)], &[None], false, 0);
+    let mut contents = Contents::default();
+    reach(&blue, &mut contents);
+    let desired = desire(&green, &contents, &Resting::default());
+    let steps = diff(&contents, &desired.contents);
+    assert!(matches!(steps.first(), Some(Step::RemoveEip(_))), "{steps:?}");
+    assert!(matches!(steps.last(), Some(Step::SetEip(..))), "{steps:?}");
+}
+
+#[test]
+fn a_vanished_interface_ends_what_its_guest_owned_and_nothing_else() {
+    let ports = [seed(0, 5, 5, 0)];
+    let vips = [VipSeed { subnet: 0, address: 4, bindings: vec![(0, true, false)], vrid: None }];
+    let there = build(&ports, &vips, &[], &[Some((7, false, true))], false, 0);
+    let gone = build(&ports, &vips, &[], &[None], false, 0);
+    let mut contents = Contents::default();
+    let desired = reach(&there, &mut contents);
+    let index = *desired.ports.values().next().expect("a port");
+    let slot = *desired.vips.values().next().expect("a VIP");
+    let steps = diff(&contents, &desire(&gone, &contents, &Resting::default()).contents);
+    assert!(steps.contains(&Step::Release { slot, port: Some(index) }), "{steps:?}");
+    assert!(steps.contains(&Step::RemovePortDev(index)), "{steps:?}");
+    assert!(steps.contains(&Step::RemoveInterface(7)), "{steps:?}");
+    assert_eq!(steps.len(), 4, "{steps:?}");
+}

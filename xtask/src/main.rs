@@ -1,0 +1,93 @@
+//! `cargo xtask`: the one entry point for building, demonstrating and testing the forwarder.
+//!
+//! Every command sets up what it needs: it says what it installs before it does so, and keeps tools outside the
+//! repository (see [`linker::tools_dir`]). What it cannot set up ends in an error of one line that says what to do.
+
+mod artifacts;
+mod compiler;
+mod demo;
+mod linker;
+mod lint;
+mod packages;
+mod preflight;
+mod process;
+mod services;
+mod tally;
+mod test;
+mod versions;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::artifacts::Options;
+use crate::workspace::Workspace;
+
+/// Build, demonstrate and test the VIP/EIP forwarder
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the eBPF programs, then vipd with the programs inside, and vipctl
+    Build(Options),
+    /// Show a VIP move between two real keepalived guests, in network namespaces of its own (needs root)
+    Demo {
+        /// Leave the lab up and print how to look around
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run all tests: on the host, in the kernel, and in labs of network namespaces (needs root)
+    Test(TestArgs),
+    /// Check formatting, lints and documentation, warnings being errors
+    Lint,
+    /// Format all sources
+    Fmt,
+    /// What the server runs: lint, then test
+    Ci,
+}
+
+/// Which tests to run.
+#[derive(Args)]
+struct TestArgs {
+    /// Leave out what needs root: the kernel's fixtures and the labs
+    #[arg(long)]
+    no_lab: bool,
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+}
+
+fn main() -> ExitCode {
+    packages::extend_path();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Build(options) => artifacts::build(&workspace, &options).map(|built| {
+            process::heading("built");
+            println!("{built}");
+        }),
+        Command::Demo { keep } => demo::run(&workspace, keep),
+        Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
+        Command::Lint => lint::run(&workspace),
+        Command::Fmt => lint::format(&workspace),
+        Command::Ci => {
+            lint::run(&workspace)?;
+            test::run(&workspace, false, None)
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask test`: from what needs nothing to what needs a kernel and root, each step on top of the last.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::artifacts::{self, Artifacts, Options};
+use crate::packages::{self, Task};
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+use crate::{preflight, process};
+
+/// Runs the tests whose names contain `filter`; `no_lab` leaves out those that need root.
+///
+/// The last line sums up in the form of `cargo test`.
+pub(crate) fn run(workspace: &Workspace, no_lab: bool, filter: Option<&str>) -> Result<()> {
+    let begin = Instant::now();
+    if !no_lab {
+        // What stops the last step is told before the first one.
+        preflight::check()?;
+        packages::ensure(Task::Test)?;
+    }
+    let mut tally = Tally::default();
+    let mut done = steps(workspace, no_lab, filter, &mut tally);
+    if done.is_ok() && tally.passed == 0 {
+        done = Err(match filter {
+            Some(filter) => anyhow!("no test has `{filter}` in its name"),
+            None => anyhow!("no test ran"),
+        });
+    }
+    process::heading("summary");
+    println!(
+        "test result: {}. {tally}; finished in {} s",
+        if done.is_ok() { "ok" } else { "FAILED" },
+        begin.elapsed().as_secs()
+    );
+    done
+}
+
+fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    process::heading("host tests");
+    // The workspace's default members; the labs' tests are behind a feature of theirs.
+    let mut host = workspace.cargo("test");
+    host.arg("--no-fail-fast").args(filter);
+    suites(&mut host, tally, "host tests")?;
+
+    let built = artifacts::build(workspace, &Options::default())?;
+    if no_lab {
+        return Ok(());
+    }
+
+    process::heading("kernel fixtures and labs");
+    suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")
+}
+
+/// The tests that need root: integration tests behind the feature `kernel`. One at a time, because a lab's
+/// streams and timers want the machine to themselves.
+fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+    let mut command = workspace.cargo("test");
+    command
+        .args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel"])
+        // Unit tests ran in the first step.
+        .args(["--test", "*", "--no-fail-fast", "--", "--test-threads=1"])
+        .env("VIPD", &built.vipd)
+        .env("VIPCTL", &built.vipctl)
+        .env("VIP_EBPF_OBJECT", &built.object);
+    command
+}
+
+/// Runs `cargo test`, showing its output and counting its reports.
+fn suites(command: &mut Command, tally: &mut Tally, name: &str) -> Result<()> {
+    let passed = process::each_line(command, |line| {
+        println!("{line}");
+        tally.read(line);
+    })?;
+    if !passed {
+        bail!("{name} failed; their messages are above");
+    }
+    Ok(())
+}
