@@ -6,7 +6,8 @@ use std::{fmt, net::Ipv4Addr, time::Instant};
 use anyhow::{Context as _, Result};
 pub use etherparse::ArpOperation;
 use etherparse::{
-    ArpEthIpv4Packet, ArpPacket, EtherType, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice,
+    ArpEthIpv4Packet, ArpPacket, EtherType, IpNumber, LaxNetSlice, LaxSlicedPacket, PacketBuilder,
+    TransportSlice,
 };
 
 use crate::Mac;
@@ -93,6 +94,21 @@ impl Arp {
         let header = [destination.0, source.0].concat();
         [&header, EtherType::ARP.0.to_be_bytes().as_slice(), &packet.to_bytes()].concat()
     }
+}
+
+/// A VRRP version 2 advertisement (RFC 3768 section 5.1) of one address, without authentication, to 224.0.0.18; its own
+/// checksum stays empty.
+pub fn vrrp(source: Mac, from: Ipv4Addr, vrid: u8, address: Ipv4Addr, ttl: u8) -> Result<Vec<u8>> {
+    const GROUP: [u8; 4] = [224, 0, 0, 18];
+    const GROUP_MAC: [u8; 6] = [0x01, 0x00, 0x5e, 0, 0, 18];
+    const PRIORITY: u8 = 200;
+    // Version 2 and type 1; VRID; priority; one address; no authentication; one second; checksum.
+    let header = [0x21, vrid, PRIORITY, 1, 0, 1, 0, 0];
+    let payload = [header.as_slice(), &address.octets(), &[0; 8]].concat();
+    let builder = PacketBuilder::ethernet2(source.0, GROUP_MAC).ipv4(from.octets(), GROUP, ttl);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, IpNumber::VRRP, &payload).context("cannot build a frame")?;
+    Ok(frame)
 }
 
 /// A UDP datagram in an Ethernet frame, with complete checksums; TTL 64.

@@ -41,6 +41,7 @@ mod outside;
 mod packet_socket;
 mod poll;
 mod process;
+pub mod scene;
 mod sender;
 pub mod stream;
 mod tcpdump;

@@ -30,11 +30,19 @@ impl Netns {
     /// Sends `count` echo requests, a tenth of a second apart, and waits at most a second for the last reply. No reply
     /// is no error.
     pub fn ping(&self, address: Ipv4Addr, count: u32) -> Result<PingReport> {
+        self.ping_with(&[], address, count)
+    }
+
+    /// The same from one of the namespace's own addresses, e.g. a VIP.
+    pub fn ping_from(&self, source: Ipv4Addr, address: Ipv4Addr, count: u32) -> Result<PingReport> {
+        self.ping_with(&["-I", &source.to_string()], address, count)
+    }
+
+    fn ping_with(&self, options: &[&str], address: Ipv4Addr, count: u32) -> Result<PingReport> {
         let (count, address) = (count.to_string(), address.to_string());
-        let output = self.run_within(
-            Duration::from_secs(60),
-            &["ping", "-n", "-i", "0.1", "-W", "1", "-c", &count, &address],
-        )?;
+        let common = ["ping", "-n", "-i", "0.1", "-W", "1", "-c", &count];
+        let arguments = [&common, options, &[&address]].concat();
+        let output = self.run_within(Duration::from_secs(60), &arguments)?;
         let text = output.stdout;
         // "3 packets transmitted, 3 received, 0% packet loss, time 203ms"
         let summary = text.lines().find(|line| line.contains(" packets transmitted, "));

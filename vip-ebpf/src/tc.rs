@@ -21,6 +21,9 @@ use crate::{log::log_verdict, tables::Maps};
 /// Bytes from the frame's start that the pipeline may look at: Ethernet, IPv4 with all options, VRRP with eight addresses.
 const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
 
+/// The VLAN's number in a tag (IEEE 802.1Q §9.6).
+const VLAN_ID: u32 = 0xfff;
+
 /// `AF_INET`.
 const IPV4_NEIGHBOUR: u32 = 2;
 
@@ -41,8 +44,11 @@ impl Packet for SkbPacket<'_> {
 
     #[inline(always)]
     fn is_tagged(&self) -> bool {
+        // A tag with VLAN 0 carries a priority only: the stack and bridges treat the frame as untagged, so it must be checked
+        // like one.
         // SAFETY: the context is valid while the program runs.
-        unsafe { (*self.skb()).vlan_present != 0 }
+        let (present, tci) = unsafe { ((*self.skb()).vlan_present, (*self.skb()).vlan_tci) };
+        present != 0 && tci & VLAN_ID != 0
     }
 
     #[inline(always)]

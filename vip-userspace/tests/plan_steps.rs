@@ -275,12 +275,13 @@ fn settle_owners(contents: &Contents, choice: usize) -> Owners {
 }
 
 fn apply_to_owners(owners: &mut Owners, step: &Step) {
-    match *step {
-        Step::Release { slot, port: Some(port) } if owners.get(&slot) == Some(&port) => {
-            drop(owners.remove(&slot))
-        }
-        Step::Release { slot, port: None } | Step::FreshSlot(slot) => drop(owners.remove(&slot)),
-        _ => {}
+    let ends = match *step {
+        Step::Release { slot, port: Some(port) } => owners.get(&slot).filter(|owner| **owner == port).map(|_| slot),
+        Step::Release { slot, port: None } | Step::FreshSlot(slot) => Some(slot),
+        _ => None,
+    };
+    if let Some(slot) = ends {
+        owners.remove(&slot);
     }
 }
 

@@ -50,6 +50,9 @@ fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut 
         return Ok(());
     }
 
+    process::heading("programs, as this kernel's verifier has them");
+    process::run(Command::new(&built.vipd).arg("--check-programs"))?;
+
     process::heading("kernel fixtures and labs");
     suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")
 }

@@ -6,7 +6,7 @@ use anstream::println;
 
 use super::{
     role::Role,
-    scene::{EIP, Stage, VIP, VIP_ID},
+    stage::{EIP, Stage, VIP, VIP_ID},
     style::{BOLD, DIM},
 };
 use crate::{Binaries, Netns};

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::scene::{DATAGRAM_PORT, VIP};
+use super::{scene::DATAGRAM_PORT, stage::VIP};
 use crate::frame::Frame;
 
 /// When the VIP changed hands.

@@ -10,6 +10,7 @@ mod report;
 mod requests;
 mod role;
 mod scene;
+mod stage;
 mod style;
 mod timeline;
 mod watch;
@@ -28,7 +29,8 @@ use self::{
     report::Move,
     requests::Requests,
     role::Role,
-    scene::{Scene, Stage},
+    scene::Scene,
+    stage::Stage,
     timeline::{Actor, Timeline},
     watch::Watch,
 };
@@ -68,8 +70,8 @@ pub fn run(keep: bool, vipd: &Path, vipctl: &Path) -> Result<()> {
 /// Everything that needs the lab. With `keep` it does not return once both guests play.
 fn play(stage: &mut Stage, watch: &mut Watch, keep: Option<&Binaries>) -> Result<()> {
     stage.wait_for_vipd(&mut watch.timeline)?;
-    let scene = stage.open(&mut watch.timeline)?;
-    let outcome = show(&scene, watch);
+    let mut scene = Scene::begin(stage, &mut watch.timeline)?;
+    let outcome = show(&mut scene, watch);
     watch.timeline.flush();
     match &outcome {
         Ok(()) => report::print_summary(),
@@ -88,13 +90,15 @@ fn play(stage: &mut Stage, watch: &mut Watch, keep: Option<&Binaries>) -> Result
 }
 
 /// The moves, and what there is to tell about them.
-fn show(scene: &Scene<'_>, watch: &mut Watch) -> Result<()> {
+fn show(scene: &mut Scene<'_>, watch: &mut Watch) -> Result<()> {
     let master = Role::Master;
-    watch.wait(scene, SETTLE_TIME, "nginx-master to own the VIP and serve the page", |watch| {
-        watch.is_served_by(master)
-    })?;
+    watch.wait(scene, SETTLE_TIME, "nginx-master to own the VIP", |watch| watch.is_owned_by(master))?;
+    scene.start_client(&mut watch.timeline)?;
+    watch
+        .wait(scene, QUIET_TIME, "the page to come from nginx-master", |watch| watch.is_served_by(master))?;
     watch.wait_for_pages(scene, QUIET_TIME, QUIET_PAGES)?;
 
+    let scene = &*scene;
     let away = show_move(scene, watch, Role::Backup, |timeline| {
         timeline.say(Actor::Demo, "stops nginx on nginx-master, and takes care that it cannot be started");
         scene.stop_nginx(master)
@@ -106,8 +110,11 @@ fn show(scene: &Scene<'_>, watch: &mut Watch) -> Result<()> {
     })?;
     watch.timeline.flush();
 
-    report::print_moves(&[away, back]);
-    report::print_totals(scene, &Requests::of(&scene.fetches(), None))
+    let fetches = scene.fetches();
+    report::print_move(1, &away);
+    report::print_move(2, &back);
+    report::print_owners(&watch.timeline, watch.spells(), &fetches);
+    report::print_totals(scene, &Requests::within(&fetches, ..))
 }
 
 /// Gives keepalived a reason and watches the VIP go to a guest, until pages come from there.
@@ -139,6 +146,8 @@ fn show_move(
     let handover =
         Handover::find(at, &scene.client_frames()?, &scene.frames_at(from)?, &scene.frames_at(to)?)
             .with_context(|| format!("in the captures of the move to {name}"))?;
-    let requests = Requests::of(&scene.fetches(), Some(at));
-    Ok(Move { from, to, at, before, after, handover, datagrams, requests })
+    let fetches = scene.fetches();
+    let asked_before = Requests::within(&fetches, at..handover.claim);
+    let asked_after = Requests::within(&fetches, handover.claim..);
+    Ok(Move { from, to, at, before, after, handover, datagrams, asked_before, asked_after })
 }

@@ -10,10 +10,13 @@ use super::{
     handover::Handover,
     requests::Requests,
     role::Role,
-    scene::{DATAGRAMS, EIP, Scene, Stage, VIP},
+    scene::{DATAGRAMS, Scene},
+    stage::{EIP, Stage, VIP, VIP_ID},
     style::{self, BAD, BOLD, DIM, GOOD, count},
+    timeline::Timeline,
+    watch::Spell,
 };
-use crate::stream::StreamReport;
+use crate::{http::Fetch, stream::StreamReport};
 
 /// A move of the VIP, by all that was seen of it.
 #[derive(Debug)]
@@ -32,59 +35,50 @@ pub(super) struct Move {
     pub(super) handover: Handover,
     /// What became of the numbered datagrams.
     pub(super) datagrams: StreamReport,
-    /// What became of the requests since `at`.
-    pub(super) requests: Requests,
+    /// Requests from `at` to the claim.
+    pub(super) asked_before: Requests,
+    /// Requests since the claim.
+    pub(super) asked_after: Requests,
 }
 
 /// What this is, and a picture.
 pub(super) fn print_title() {
-    let (master, backup) = (Role::Master, Role::Backup);
     println!(
         "{BOLD}A VIP moves between two real keepalived guests while a client asks for a page through its EIP.{BOLD:#}"
     );
     println!();
-    println!(
-        "                                        {} ── {} {}  nginx + keepalived",
-        master.interface(),
-        master.name(),
-        master.address()
-    );
-    println!("  client ────── eth0  hypervisor hv1 ──┤");
-    println!(
-        "                      vipd: XDP and TC  {} ── {}  {}  nginx + keepalived",
-        backup.interface(),
-        backup.name(),
-        backup.address()
-    );
-    println!();
-    println!("  EIP {EIP}  =  VIP {VIP}  =  whichever guest has claimed it");
-    println!();
-    println!(
-        "{DIM}Everything runs in network namespaces of its own and is removed at the end, also after Ctrl-C.{DIM:#}"
-    );
-    println!();
-}
-
-/// What was measured of the moves.
-pub(super) fn print_moves(moves: &[Move]) {
-    for (index, it) in moves.iter().enumerate() {
-        print_move(index + 1, it);
+    println!("                  hypervisor hv1        guests with nginx and keepalived");
+    for (role, left) in
+        [(Role::Master, "  client ────── eth0  vipd  ┬─ "), (Role::Backup, "                            └─ ")]
+    {
+        println!("{left}{} ── {:<12}  {}", role.interface(), role.name(), role.address());
     }
+    println!();
+    println!("  EIP {EIP}  →  VIP {VIP}  →  the guest that claimed it last");
+    println!();
+    println!(
+        "{DIM}All of it runs in network namespaces of its own, which are removed at the end, also on Ctrl-C.{DIM:#}"
+    );
+    println!();
 }
 
-fn print_move(number: usize, it: &Move) {
-    let Move { from, to, at, before, after, handover, datagrams, requests } = it;
+/// A line of a section.
+fn line(title: &str, text: &str) {
+    println!("  {DIM}{title:<10}{DIM:#}  {text}");
+}
+
+/// What was seen of a move.
+pub(super) fn print_move(number: usize, it: &Move) {
+    let Move { from, to, at, before, after, handover, datagrams, asked_before, asked_after } = it;
     let Handover { claim, sent, delivered, late } = *handover;
     let (from, to, interface) = (from.name(), to.name(), to.interface());
     println!();
     println!("{BOLD}Move {number}: {from} → {to}{BOLD:#}");
-    let line = |title: &str, text: &str| println!("  {DIM}{title:<11}{DIM:#} {text}");
-
-    let noticed = style::time(claim.saturating_duration_since(*at));
     line(
         "keepalived",
         &format!(
-            "{noticed} from nginx's change to the claim: its check runs every 2 s, its adverts every second"
+            "{} until the claim: its check runs every 2 s, its adverts every second",
+            style::time(claim.saturating_duration_since(*at))
         ),
     );
     let (old, new) = (owner(before), owner(after));
@@ -95,41 +89,72 @@ fn print_move(number: usize, it: &Move) {
             old.epoch, new.epoch, new.learned_from, new.since
         ),
     );
-    let total = style::time(delivered.saturating_duration_since(claim));
     line(
         "",
         &format!(
-            "{BOLD}{total}{BOLD:#} from the claim on {interface} to the first packet for the VIP sent out there:"
+            "{BOLD}{}{BOLD:#} from the claim on {interface} to the first packet for the VIP that went out there:",
+            style::time(delivered.saturating_duration_since(claim))
         ),
     );
-    let gap = style::time(sent.saturating_duration_since(claim));
-    let path = style::time(delivered.saturating_duration_since(sent));
     line(
         "",
         &format!(
-            "{gap} until the client's next packet, {path} from the client's NIC through vipd to {interface}"
+            "{} until the client sent its next packet, {} for its way from the client to {interface}",
+            style::time(sent.saturating_duration_since(claim)),
+            style::time(delivered.saturating_duration_since(sent.max(claim)))
         ),
     );
-
     let lost = datagrams.lost();
     let lost_after = lost.iter().filter(|(_, sent)| *sent >= claim).count();
+    let lost_before = lost.len() - lost_after;
     line(
         "datagrams",
         &format!(
-            "{} sent through the EIP, {DATAGRAMS} a second: {} lost before the claim, {BOLD}{lost_after} lost after it{BOLD:#}",
-            datagrams.sent.len(),
-            lost.len() - lost_after,
+            "{} sent to the EIP, {DATAGRAMS} a second: {lost_before} lost before the claim, {lost_after} after it",
+            datagrams.sent.len()
         ),
     );
-    line("", &format!("{late} went to {from} after the claim"));
-    line("requests", &describe(requests));
+    line("", &format!("after the claim {late} of them went to {from}"));
+    let why =
+        if asked_before.refused > 0 { "; nginx was stopped, and keepalived had yet to act" } else { "" };
+    line("requests", &format!("before the claim: {}{why}", describe(asked_before)));
+    line("", &format!("after the claim:  {}", describe(asked_after)));
 }
 
+/// Requests by their end, those that happened.
 fn describe(requests: &Requests) -> String {
     let Requests { pages, refused, unanswered } = requests;
-    let pages = pages.iter().map(|(guest, number)| format!("{number} answered by {guest}"));
-    let failed = format!("{refused} refused, {unanswered} without an answer");
-    pages.chain([failed]).collect::<Vec<_>>().join(", ")
+    let mut parts: Vec<String> =
+        pages.iter().map(|(guest, number)| format!("{number} answered by {guest}")).collect();
+    if *refused > 0 {
+        parts.push(format!("{refused} refused"));
+    }
+    if *unanswered > 0 || parts.is_empty() {
+        parts.push(format!("{unanswered} without an answer"));
+    }
+    parts.join(", ")
+}
+
+/// Who owned the VIP when, and what the client got meanwhile.
+pub(super) fn print_owners(timeline: &Timeline, spells: &[Spell], fetches: &[Fetch]) {
+    println!();
+    println!("{BOLD}Who owned the VIP{BOLD:#}  {DIM}(vipctl history {VIP_ID}){DIM:#}");
+    let ends = spells.iter().skip(1).map(|spell| Some(spell.since)).chain([None]);
+    for (spell, end) in spells.iter().zip(ends) {
+        let Spell { since, epoch, owner, learned_from } = spell;
+        let (until, requests) = match end {
+            Some(end) => {
+                (format!("{:>8.3} s", timeline.seconds(end)), Requests::within(fetches, *since..end))
+            }
+            None => (format!("{:>10}", "now"), Requests::within(fetches, *since..)),
+        };
+        println!(
+            "  {:>8.3} s – {until}  {:<12}  epoch {epoch}, by {learned_from}: {}",
+            timeline.seconds(*since),
+            owner.as_deref().unwrap_or("nobody"),
+            count(requests.answered(), "page")
+        );
+    }
 }
 
 struct Owner<'a> {
@@ -160,20 +185,28 @@ pub(super) fn print_totals(scene: &Scene<'_>, requests: &Requests) -> Result<()>
         Role::Master.name(),
         Role::Backup.name()
     );
-    let status = scene.status()?;
+    print_drops(&scene.status()?);
+    Ok(())
+}
+
+/// vipd's counters that are not zero.
+fn print_drops(status: &Value) {
     let drops = status.pointer("/drops").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let packets = |drop: &Value| drop.get("packets").and_then(Value::as_u64).unwrap_or_default();
     let happened: Vec<&Value> = drops.iter().filter(|drop| packets(drop) > 0).collect();
     if happened.is_empty() {
-        println!("  vipd dropped no packet");
-        return Ok(());
+        println!("  vipd dropped no packet: all {} reasons stand at 0", drops.len());
+    } else {
+        println!("  vipd dropped, by reason:");
     }
-    println!("  vipd dropped, by reason:");
     for drop in happened {
         let text = |name: &str| drop.get(name).and_then(Value::as_str).unwrap_or("?");
-        println!("  {:>8} {}  {DIM}{}{DIM:#}", packets(drop), text("reason"), text("description"));
+        println!("  {:>8}  {}  {DIM}{}{DIM:#}", packets(drop), text("reason"), text("description"));
     }
-    Ok(())
+    let lost = status.pointer("/losses/packets").and_then(Value::as_u64).unwrap_or_default();
+    if lost > 0 {
+        println!("  {lost} lost after vipd had passed them on");
+    }
 }
 
 /// The point of it all.

@@ -1,6 +1,6 @@
 //! What became of the client's requests.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, ops::RangeBounds, time::Instant};
 
 use crate::http::Fetch;
 
@@ -38,10 +38,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Counts requests, all or those that began since a moment.
-    pub(super) fn of(fetches: &[Fetch], since: Option<Instant>) -> Self {
+    /// Counts the requests that began in a time.
+    pub(super) fn within(fetches: &[Fetch], time: impl RangeBounds<Instant>) -> Self {
         let mut requests = Self::default();
-        for fetch in fetches.iter().filter(|fetch| since.is_none_or(|since| fetch.at >= since)) {
+        for fetch in fetches.iter().filter(|fetch| time.contains(&fetch.at)) {
             match Ending::of(fetch) {
                 Ending::Page(guest) => *requests.pages.entry(guest).or_default() += 1,
                 Ending::Refused => requests.refused += 1,
@@ -83,10 +83,10 @@ mod tests {
             fetch(later, Err("cannot connect: Connection refused (os error 111)")),
             fetch(later, Err("cannot connect: connection timed out")),
         ];
-        let all = Requests::of(&fetches, None);
+        let all = Requests::within(&fetches, ..);
         assert_eq!((all.answered(), all.refused, all.unanswered), (3, 1, 1));
         assert_eq!(all.pages.get("a"), Some(&2));
-        assert_eq!(Requests::of(&fetches, Some(later)).answered(), 2);
+        assert_eq!(Requests::within(&fetches, later..).answered(), 2);
     }
 
     #[test]

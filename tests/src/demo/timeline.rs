@@ -68,6 +68,11 @@ impl Timeline {
         Self { start: Instant::now(), held: Vec::new() }
     }
 
+    /// Seconds from the start to a moment.
+    pub(super) fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.start).as_secs_f64()
+    }
+
     /// Something happened at a moment of the recent past.
     pub(super) fn note(&mut self, at: Instant, actor: Actor, text: &str) {
         self.held.push(Line { at, actor, text: text.to_owned() });
@@ -93,7 +98,7 @@ impl Timeline {
     fn print_until(&mut self, until: Instant) {
         for line in take_until(&mut self.held, self.start, until) {
             let Line { at, actor, text } = line;
-            let (seconds, style) = (at.saturating_duration_since(self.start).as_secs_f64(), actor.style());
+            let (seconds, style) = (self.seconds(at), actor.style());
             let dim = style::DIM;
             println!("{dim}{seconds:>8.3} s{dim:#}  {style}{:<10}{style:#}  {text}", actor.word());
         }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{
     requests::Ending,
     role::{Pair, Role},
-    scene::{Scene, VIP},
+    scene::Scene,
+    stage::VIP,
     style,
     timeline::{Actor, Timeline},
 };
@@ -22,6 +23,19 @@ use crate::{
 /// Two looks are so far apart: vipctl is a process each time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A time between two changes of the VIP's owner.
+#[derive(Clone, Debug)]
+pub(super) struct Spell {
+    /// When it began.
+    pub(super) since: Instant,
+    /// Its number.
+    pub(super) epoch: u64,
+    /// The port that owns the VIP; None: nobody does.
+    pub(super) owner: Option<String>,
+    /// How vipd knows.
+    pub(super) learned_from: String,
+}
+
 /// The demo's eyes: what was seen so far, so that only news are told.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -34,10 +48,8 @@ pub(super) struct Watch {
     claims: Pair<usize>,
     /// Who announced last.
     claimant: Option<Role>,
-    /// The newest epoch that was told.
-    epoch: u64,
-    /// The port that vipctl names as the owner.
-    owner: Option<String>,
+    /// Who owned the VIP when, as vipctl tells it, oldest first.
+    spells: Vec<Spell>,
     /// Requests that were looked at.
     fetches: usize,
     /// How the last request ended.
@@ -55,17 +67,26 @@ impl Watch {
             transitions: Pair::default(),
             claims: Pair::default(),
             claimant: None,
-            epoch: 0,
-            owner: None,
+            spells: Vec::new(),
             fetches: 0,
             ending: None,
             run: 0,
         }
     }
 
+    /// Who owned the VIP when, oldest first.
+    pub(super) fn spells(&self) -> &[Spell] {
+        &self.spells
+    }
+
+    /// Whether a guest owns the VIP.
+    pub(super) fn is_owned_by(&self, role: Role) -> bool {
+        self.spells.last().is_some_and(|spell| spell.owner.as_deref() == Some(role.name()))
+    }
+
     /// Whether a guest owns the VIP and the last page came from it.
     pub(super) fn is_served_by(&self, role: Role) -> bool {
-        self.owner.as_deref() == Some(role.name())
+        self.is_owned_by(role)
             && self.ending.as_ref().is_some_and(|ending| *ending == Ending::Page(role.name().to_owned()))
     }
 
@@ -137,19 +158,18 @@ impl Watch {
     fn look_at_moves(&mut self, scene: &Scene<'_>) -> Result<()> {
         for change in scene.history()? {
             let epoch = change.get("epoch").and_then(Value::as_u64).context("a move without epoch")?;
-            if epoch <= self.epoch {
+            if self.spells.last().is_some_and(|last| epoch <= last.epoch) {
                 continue;
             }
-            self.epoch = epoch;
             let text = |name: &str| change.get(name).and_then(Value::as_str);
-            self.owner = text("port").map(str::to_owned);
-            let (owner, before) = (text("port").unwrap_or("nobody"), text("previous").unwrap_or("nobody"));
-            let from = text("learned_from").unwrap_or("?");
-            self.timeline.note(
-                text("at").map_or_else(Instant::now, instant),
-                Actor::Vipd,
-                &format!("the VIP goes from {before} to {owner}: epoch {epoch}, learned from {from}"),
-            );
+            let since = text("at").map_or_else(Instant::now, instant);
+            let owner = text("port").map(str::to_owned);
+            let learned_from = text("learned_from").unwrap_or("?").to_owned();
+            let (to, from) = (text("port").unwrap_or("nobody"), text("previous").unwrap_or("nobody"));
+            let told =
+                format!("the VIP goes from {from} to {to}: epoch {epoch}, learned from {learned_from}");
+            self.timeline.note(since, Actor::Vipd, &told);
+            self.spells.push(Spell { since, epoch, owner, learned_from });
         }
         Ok(())
     }
@@ -197,10 +217,12 @@ fn change(before: Option<&Ending>, run: usize, now: &Ending) -> String {
     }
 }
 
-/// The moment of a wall clock's time of the recent past.
+/// The moment of a time of the recent past that vipd tells, cut to milliseconds: its last microsecond, since the first
+/// may lie before the cause.
 fn instant(rfc3339: &str) -> Instant {
     let now = Instant::now();
     let age =
         humantime::parse_rfc3339(rfc3339).ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
+    let first = age.and_then(|age| now.checked_sub(age));
+    first.map_or(now, |first| first + Duration::from_micros(999))
 }

@@ -58,12 +58,15 @@ fn take_pending<T: Tables>(tables: &T, cell: T::Owner, slot: u32, pending: Pendi
         return;
     }
     let port = pending.port();
-    let may_own = tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own());
+    let vrid = pending.vrid();
+    let may_own = tables
+        .grant(&GrantKey { port, slot })
+        .is_some_and(|grant| grant.rights.may_own() && (vrid == 0 || grant.allows_vrid(vrid)));
     if let (true, Some(form)) = (may_own, pending.form()) {
         let now = tables.now();
         let from = cell.damped_until().max(now);
         cell.set_damped_until(from + DAMPING_INTERVAL_NS);
-        let _lost_to_newer_claim = set_owner(tables, cell, &Claim { slot, port, vrid: pending.vrid(), form });
+        let _lost_to_newer_claim = set_owner(tables, cell, &Claim { slot, port, vrid, form });
     }
 }
 

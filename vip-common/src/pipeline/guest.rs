@@ -232,17 +232,22 @@ fn switched<P: Packet, T: Tables>(
     match entry.kind() {
         Some(AddressKind::Vip(slot)) => to_vip(packet, tables, sender, ip, source, slot),
         Some(AddressKind::Fixed(index)) => {
-            let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
-            if receiver.mac == sender.to {
+            if tables.port(index).is_some_and(|port| port.mac == sender.to) {
+                let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
                 return deliver(packet, tables, sender, source, &receiver);
             }
             by_mac(packet, tables, sender, ip, source)
         }
-        Some(AddressKind::Gateway) => {
+        // Behind a port's MAC there is that port, not the gateway.
+        Some(AddressKind::Gateway)
+            if tables.port_by_mac(&MacKey::new(sender.port.vni, sender.to)).is_none() =>
+        {
             attempt!(answer_echo(packet, ip, Mac::of_address(ip.destination)));
             Decision::RETURN
         }
-        Some(AddressKind::ExternalGateway) => Decision::NOT_OURS,
+        Some(AddressKind::Gateway | AddressKind::ExternalGateway) => {
+            by_mac(packet, tables, sender, ip, source)
+        }
         None => Decision::drop(DropReason::TableInconsistent),
     }
 }
@@ -264,15 +269,16 @@ fn to_vip<P: Packet, T: Tables>(
         return Decision::drop(DropReason::OwnerLoop);
     }
     if let Some(index) = tables.port_by_mac(&MacKey::new(sender.port.vni, sender.to)) {
-        let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
+        let port = attempt!(tables.port(index).ok_or(DropReason::TableInconsistent));
         let rights =
             tables.grant(&GrantKey { port: index, slot }).map(|grant| grant.rights).unwrap_or_default();
         let chosen = if from_owner {
-            rights.may_source() || receiver.entry.flags.has(PortFlags::BYPASS)
+            rights.may_source() || port.flags.has(PortFlags::BYPASS)
         } else {
             rights.is_real_server()
         };
-        if chosen && receiver.entry.subnet == sender.port.subnet {
+        if chosen && port.subnet == sender.port.subnet {
+            let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
             return deliver(packet, tables, sender, source, &receiver);
         }
         if from_owner {

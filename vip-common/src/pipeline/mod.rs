@@ -23,7 +23,7 @@ mod tables;
 mod verdict;
 
 pub use self::{
-    claim::{ClaimOutcome, present_owner, take_claim},
+    claim::{Claim, ClaimOutcome, present_owner, take_claim},
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
     rewrite::Rewrite,
     tables::{OwnerCell, Tables, for_each_receiver},

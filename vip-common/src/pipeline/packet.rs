@@ -23,7 +23,7 @@ pub trait Packet {
     /// Length of the whole frame in bytes, with what lies outside the linear part.
     fn length(&self) -> usize;
 
-    /// Whether the frame carries a VLAN tag that the kernel keeps beside the bytes.
+    /// Whether the frame carries a VLAN tag that the kernel keeps beside the bytes, with a VLAN other than 0.
     fn is_tagged(&self) -> bool;
 
     /// The header at an even `offset`, in place; `None` if the packet ends before its end. The only bounds check there is.

@@ -81,6 +81,9 @@ pub trait Tables {
 #[inline(always)]
 pub fn for_each_receiver<T: Tables>(tables: &T, slot: u32, sender: u32, mut deliver: impl FnMut(u32)) {
     let Some(members) = tables.members(slot) else { return };
+    if tables.port(sender).is_none_or(|port| port.vni != members.vni) {
+        return;
+    }
     for &member in &members.ports {
         if member == 0 || member == sender {
             continue;

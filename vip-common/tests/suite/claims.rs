@@ -5,13 +5,16 @@ use vip_common::{
     DropReason,
     engine::{self, MemoryTables, Slot},
     pipeline::{Stage, Verdict, present_owner},
-    tables::{ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, EventKind, GrantKey, OwnerEntry, Pending},
-    wire::{Mac, Protocol},
+    tables::{
+        ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, OwnerEntry, OwnerWord,
+        Pending,
+    },
+    wire::{Ipv4, Mac, Protocol, VRRP_GROUP},
 };
 
 use crate::{
     cases,
-    frame::{ArpFrame, GuestFrame, Ipv4Frame, ethernet, guest_frame, udp},
+    frame::{ArpFrame, GuestFrame, Ipv4Frame, ethernet, guest_frame, udp, vrrp},
     rules::{ArpReading, Speaker, owner_entry, teaches},
     world::{self, SECOND, SLOTS, World, any_world, gateway, ifindex, port_address, port_mac, vip_address},
 };
@@ -180,9 +183,7 @@ fn the_owner_that_was_learned_becomes_the_one_that_claimed_without_a_new_epoch()
 
 #[test]
 fn a_probe_goes_to_the_owner_and_never_claims() {
-    let probe = |port| {
-        ArpFrame::question((port_mac(port), vip_common::wire::Ipv4::UNSPECIFIED), vip_address(0)).bytes()
-    };
+    let probe = |port| ArpFrame::question((port_mac(port), Ipv4::UNSPECIFIED), vip_address(0)).bytes();
     let tables = two_members().tables();
     assert_eq!(run(&tables, 2, &probe(2)), Verdict::Deliver { port: 1, ifindex: ifindex(1) });
     assert_eq!(run(&tables, 1, &probe(1)), Verdict::Consumed, "the owner never hears itself");
@@ -236,7 +237,7 @@ fn the_owners_answer_to_the_agent_is_told_and_seen_by_nobody() {
         target: (constant, gateway(0)),
     };
     assert_eq!(run(&tables, 1, &answer.bytes()), Verdict::Consumed);
-    assert_eq!(tables.events.borrow().first().and_then(|event| event.kind()), Some(EventKind::OwnerAnswered));
+    assert_eq!(tables.events.borrow().first().and_then(Event::kind), Some(EventKind::OwnerAnswered));
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn ordinary_use_lets_an_unowned_vip_be_learned_and_moves_no_owned_one() {
         let tables = world.tables();
         let _ = run(&tables, 2, frame);
         assert_eq!(owner(&tables), (1, 1, true, 0));
-        let uses: Vec<_> = tables.events.borrow().iter().map(vip_common::tables::Event::kind).collect();
+        let uses: Vec<_> = tables.events.borrow().iter().map(Event::kind).collect();
         assert_eq!(uses, [Some(EventKind::MemberUses)], "but the agent hears of it");
         world.vip_mut(0).owner = None;
         let tables = world.tables();
@@ -347,9 +348,8 @@ fn refusals_are_told_with_their_reason() {
 
 #[test]
 fn a_claim_of_the_largest_epoch_that_is_ever_reached_keeps_its_order() {
-    let tables = two_members().tables();
-    let word = vip_common::tables::OwnerWord::new((1 << 35) - 2, true, 1, 0);
-    let mut tables = tables;
+    let mut tables = two_members().tables();
+    let word = OwnerWord::new((1 << 35) - 2, true, 1, 0);
     tables.owners.insert(0, Slot::new(OwnerEntry { word, ..OwnerEntry::default() }));
     let _ = run(&tables, 2, &ArpFrame::garp(port_mac(2), vip_address(0)).bytes());
     assert_eq!(owner(&tables), (2, (1 << 35) - 1, true, 0));
@@ -359,10 +359,10 @@ fn a_claim_of_the_largest_epoch_that_is_ever_reached_keeps_its_order() {
 #[test]
 fn an_advertisement_is_no_claim() {
     let tables = two_members().tables();
-    let group = (Mac::new([1, 0, 0x5e, 0, 0, 18]), vip_common::wire::VRRP_GROUP);
+    let group = (Mac::new([1, 0, 0x5e, 0, 0, 18]), VRRP_GROUP);
     let advert = Ipv4Frame {
         ttl: 255,
-        ..Ipv4Frame::new((port_mac(2), port_address(2)), group, crate::frame::vrrp(66, &[vip_address(0)]))
+        ..Ipv4Frame::new((port_mac(2), port_address(2)), group, vrrp(66, &[vip_address(0)]))
     };
     assert_eq!(advert.protocol, Protocol::VRRP);
     let outcome = engine::port(&tables, ifindex(2), false, &advert.bytes());

@@ -4,13 +4,13 @@ use proptest::prelude::*;
 use vip_common::{
     DropReason, engine,
     pipeline::Verdict,
-    wire::{Mac, Protocol},
+    wire::{Ipv4, Mac, Protocol},
 };
 
 use crate::{
     cases,
     frame::{Ipv4Frame, Reading, udp, whole_guest_packet},
-    rules::{self, Speaker, Way, is_always_allowed, owner_entry, receiver},
+    rules::{Speaker, Way, is_always_allowed, owner_entry, receiver},
     world::{World, any_world, gateway, ifindex, port_address, port_mac, subnet_of_port, vip_address},
 };
 
@@ -99,7 +99,7 @@ proptest! {
 }
 
 /// A frame of `port` in the default world's first subnet.
-fn sends(port: u32, to: Mac, destination: vip_common::wire::Ipv4) -> Vec<u8> {
+fn sends(port: u32, to: Mac, destination: Ipv4) -> Vec<u8> {
     Ipv4Frame::new((port_mac(port), port_address(port)), (to, destination), udp(1, 2, b"x")).bytes()
 }
 
@@ -141,5 +141,5 @@ fn an_unowned_vip_receives_nothing() {
     let tables = world.tables();
     let outcome = engine::port(&tables, ifindex(3), false, &frame);
     assert_eq!(outcome.verdict, Verdict::Drop(DropReason::Unowned.index()));
-    assert_eq!(rules::owner_entry(&tables, 0).word.port(), 0);
+    assert_eq!(owner_entry(&tables, 0).word.port(), 0);
 }

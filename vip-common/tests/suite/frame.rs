@@ -66,7 +66,7 @@ impl Ipv4Frame {
         let mut bytes = ethernet(self.to, self.from, 0x0800);
         bytes.extend_from_slice(&header.to_bytes());
         bytes.extend_from_slice(&self.payload);
-        if self.fragment & 0x3fff == 0 {
+        if matches!(self.fragment, 0 | Self::DONT_FRAGMENT) {
             seal(&mut bytes);
         }
         bytes

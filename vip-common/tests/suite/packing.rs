@@ -116,7 +116,9 @@ proptest! {
     #[test]
     fn a_set_of_vrids_has_what_was_inserted(inserted in prop::collection::hash_set(any::<u8>(), 0..20)) {
         let mut set = VridSet::default();
-        inserted.iter().for_each(|vrid| set.insert(*vrid));
+        for vrid in &inserted {
+            set.insert(*vrid);
+        }
         for vrid in 0..=u8::MAX {
             prop_assert_eq!(set.contains(vrid), inserted.contains(&vrid));
         }

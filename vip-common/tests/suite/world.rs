@@ -103,6 +103,7 @@ pub(crate) const fn ifindex(index: u32) -> u32 {
 
 /// What an operator and the hypervisor can choose of a port.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent choices, each of them yes or no")]
 pub(crate) struct PortSpec {
     pub(crate) bypass: bool,
     pub(crate) bridged: bool,
@@ -114,6 +115,7 @@ pub(crate) struct PortSpec {
 
 /// What can be chosen of a VIP, and who owns it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent choices, each of them yes or no")]
 pub(crate) struct VipSpec {
     /// Of the subnet's ports: 1 *own*, 2 *source*, 3 both, 0 none.
     pub(crate) rights: [u8; 3],
@@ -153,6 +155,7 @@ impl Default for VipSpec {
 
 /// Everything behind the tables of one host.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent choices, each of them yes or no")]
 pub(crate) struct World {
     pub(crate) peered: bool,
     /// Subnets whose gateway is somebody else.
@@ -483,7 +486,7 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
         0 => {
             let mut keys: Vec<VniAddress> = tables.addresses.keys().copied().collect();
             keys.sort_unstable_by_key(|key| (key.vni, key.address));
-            let kind = if slot % 2 == 0 { AddressKind::Vip(slot) } else { AddressKind::Fixed(port) };
+            let kind = if slot.is_multiple_of(2) { AddressKind::Vip(slot) } else { AddressKind::Fixed(port) };
             if let Some(entry) = tables.addresses.get_mut(&keys[place.index(keys.len())]) {
                 *entry = AddressEntry::new(kind, entry.subnet).with_eip(
                     entry.eip,
@@ -499,7 +502,7 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
                 return;
             }
             if let Some(entry) = tables.eips.get_mut(&keys[place.index(keys.len())]) {
-                entry.target = if slot % 2 == 0 { Target::vip(slot) } else { Target::port(port) };
+                entry.target = if slot.is_multiple_of(2) { Target::vip(slot) } else { Target::port(port) };
             }
         }
         2 => {

@@ -70,7 +70,7 @@ mod tests {
     fn one_subject_does_not_silence_another() {
         let start = Instant::now();
         let mut quiet = Quiet::default();
-        (0..100).for_each(|_| drop(quiet.admit(1, start)));
+        assert!((0..100).any(|_| quiet.admit(1, start).is_none()));
         assert_eq!(quiet.admit(2, start), Some(0));
     }
 

@@ -24,7 +24,7 @@ use crate::{
 impl Agent {
     /// Looks for the uplink anew.
     pub(super) fn find_uplink(&mut self) -> Result<(), AgentError> {
-        let found = Uplink::find(&self.config.uplink, self.links.links(), self.features.features())?;
+        let found = Uplink::find(&self.config.uplink, self.links.links())?;
         if found == self.uplink {
             return Ok(());
         }

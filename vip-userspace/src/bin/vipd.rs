@@ -1,12 +1,19 @@
 //! vipd: the agent of one host.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use vip_userspace::{agent, config};
+use vip_userspace::{agent, config, kernel};
+
+/// What is logged without RUST_LOG. The netlink library warns of answers that nobody waits for any more, which is no fault.
+const DEFAULT_LOG: &str = "info,netlink_proto=error";
 
 /// Forwards the traffic of VIPs and EIPs on this host.
 ///
@@ -17,20 +24,49 @@ struct Arguments {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "/etc/vip/vipd.yaml")]
     config: PathBuf,
+    /// Loads the programs without attaching them, prints what this kernel's verifier made of each, and ends.
+    #[arg(long, conflicts_with = "config")]
+    check_programs: bool,
 }
 
 fn main() -> ExitCode {
     // Wrong usage exits with 2, which is clap's own number for it.
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(&arguments) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let done = if arguments.check_programs { check_programs() } else { run(&arguments) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn check_programs() -> Result<()> {
+    let reports = kernel::report_programs(kernel::OBJECT)?;
+    println!(
+        "{:<14}{:<16}{:>21}{:>18}{:>16}",
+        "PROGRAM", "HOOK", "VERIFIED INSTRUCTIONS", "TRANSLATED BYTES", "MACHINE BYTES"
+    );
+    for report in reports {
+        let known =
+            |number: Option<u32>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+        println!(
+            "{:<14}{:<16}{:>21}{:>18}{:>16}",
+            report.name,
+            report.kind,
+            known(report.verified_instructions),
+            known(report.translated_bytes),
+            report.jited_bytes
+        );
+    }
+    Ok(())
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
