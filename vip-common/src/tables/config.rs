@@ -15,7 +15,8 @@ pub struct ConfigFlags(u16);
 impl ConfigFlags {
     /// Answer ARP for EIPs whose owner is on this host.
     pub const ANNOUNCE_EIPS: Self = Self(1);
-    /// The uplink can send what XDP returns to it; otherwise TC answers. A veth whose peer has no GRO loses such frames.
+    /// The uplink can send what XDP returns to it; otherwise TC answers. A veth does so only while an XDP program runs at its
+    /// other end.
     pub const UPLINK_RETURNS: Self = Self(1 << 1);
 
     /// Both sets together.

@@ -4,8 +4,8 @@
 //! host's interfaces, routes and neighbours and the programs' events, and answers on the operator's socket, until it is told
 //! to end. Then it just ends: what is pinned goes on forwarding.
 //!
-//! One task does all of it, one happening after the other, so nothing here is shared but what [`shared`] shows to the
-//! server's threads. The tables are the truth: they are read at the start, and again after a step that failed.
+//! One task does all of it, one happening after the other, so nothing here is shared but what the server's threads
+//! are shown. The tables are the truth: they are read at the start, and again after a step that failed.
 
 mod announce;
 mod converge;

@@ -55,7 +55,7 @@ const EVENTS_AT_ONCE: usize = 256;
 /// namespace.
 ///
 /// Ends with an error if it cannot start, or if its socket fails. Forwarding goes on in any case; a first start that
-/// fails leaves nothing behind.
+/// fails leaves neither programs nor tables behind.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
     tokio::pin!(shutdown);
     let bpffs = config.bpffs.clone();

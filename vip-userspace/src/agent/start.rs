@@ -94,6 +94,9 @@ impl Agent {
         *fresh = !adopted;
         let judged = if adopted { judged } else { judged.or_error()? };
         let events = dataplane.events()?;
+        if dataplane.follow_log() {
+            tracing::warn!("these programs log each decision: for debugging only");
+        }
         let losses = dataplane.attach_loss_tracing()?;
         let socket = Socket::bind(&config.socket, SOCKET_MODE)?;
 

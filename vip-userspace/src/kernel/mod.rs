@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod netlink;
 mod pin_dir;
+mod program_log;
 mod programs;
 mod runner;
 mod shape;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use vip_common::tables::{
-    AddressEntry, AddressKind, EipEntry, EipNetwork, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags,
+use vip_common::{
+    tables::{
+        AddressEntry, AddressKind, EipEntry, EipNetwork, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags,
+    },
+    wire::Ipv4,
 };
-use vip_common::wire::Ipv4;
 
 use super::{
     Step,
