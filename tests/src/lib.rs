@@ -25,6 +25,7 @@
 pub mod capture;
 mod clock;
 pub mod demo;
+pub mod fixtures;
 pub mod frame;
 mod guest;
 mod host;

@@ -25,9 +25,19 @@ use crate::{
     Clone, Copy, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
 )]
 #[repr(C)]
-struct ArpFrame {
-    ethernet: Ethernet,
-    arp: Arp,
+pub(super) struct ArpFrame {
+    pub(super) ethernet: Ethernet,
+    pub(super) arp: Arp,
+}
+
+/// Whether the sender is nobody that could be answered or believed: a group's MAC, or a group's address.
+#[inline(always)]
+pub(super) fn has_impossible_sender(arp: &Arp) -> bool {
+    let address = arp.sender_ip.get();
+    arp.sender_mac.is_multicast()
+        || arp.sender_mac.is_zero()
+        || address.is_multicast()
+        || address == Ipv4::BROADCAST
 }
 
 /// Turns a request into the reply that the target is at `mac`, sent back where the request came from.
@@ -52,7 +62,11 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &
             kind: EventKind::Refused as u32,
             port: sender.index,
             reason,
-            address: arp.sender_ip.get(),
+            address: if arp.sender_ip.get().is_unspecified() {
+                arp.target_ip.get()
+            } else {
+                arp.sender_ip.get()
+            },
             mac: arp.sender_mac,
             vni: sender.port.vni,
             ..Event::default()
@@ -70,11 +84,7 @@ fn decide_parsed<P: Packet, T: Tables>(
 ) -> Decision {
     let operation = attempt!(arp.operation().ok_or(DropReason::ArpMalformed));
     let (speaker, target) = (arp.sender_ip.get(), arp.target_ip.get());
-    if arp.sender_mac.is_multicast()
-        || arp.sender_mac.is_zero()
-        || speaker.is_multicast()
-        || speaker == Ipv4::BROADCAST
-    {
+    if has_impossible_sender(arp) {
         return Decision::drop(DropReason::ArpMalformed);
     }
     let vrid = attempt!(sender.vrid_of(arp.sender_mac).ok_or(DropReason::ArpSenderMac));
@@ -129,7 +139,8 @@ fn member_speaks<P: Packet, T: Tables>(
     slot: u32,
     grant: &Grant,
 ) -> Decision {
-    if vrid != 0 && !grant.allows_vrid(vrid) {
+    let allowed = |mac: Mac| mac == sender.port.mac || mac.vrid().is_some_and(|vrid| grant.allows_vrid(vrid));
+    if !allowed(arp.sender_mac) || !allowed(sender.mac) {
         return Decision::drop(DropReason::ArpSenderMac);
     }
     let vip = arp.sender_ip.get();

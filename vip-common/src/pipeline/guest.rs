@@ -178,7 +178,23 @@ fn check_source<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> 
         }
         return Ok(Source::vip(slot));
     }
-    if sender.has_bypass() { Ok(Source::FOREIGN) } else { Err(DropReason::SourceAddress) }
+    if sender.has_bypass() || is_from_director(tables, sender, ip) {
+        Ok(Source::FOREIGN)
+    } else {
+        Err(DropReason::SourceAddress)
+    }
+}
+
+/// Whether the owner of a VIP hands a client's packet to the VIP on to a real server, as LVS-DR does: from the client's
+/// address. [`to_vip`] lets it reach the VIP's members and real servers only.
+#[inline(never)]
+fn is_from_director<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> bool {
+    match sender.look_up(tables, ip.destination).and_then(AddressEntry::kind) {
+        Some(AddressKind::Vip(slot)) => {
+            present_owner(tables, slot).port() == sender.index && !sender.to.is_multicast()
+        }
+        _ => false,
+    }
 }
 
 /// Addresses of an advertisement that are looked at for a VIP of the tables: the others belong to the same virtual router.
@@ -197,6 +213,9 @@ fn advertisement<P: Packet, T: Tables>(
     };
     if ip.ttl != VRRP_TTL {
         return Decision::drop(DropReason::VrrpTtl);
+    }
+    if ip.payload + Vrrp::LEN + usize::from(vrrp.address_count()) * WireIpv4::LEN > ip.end {
+        return Decision::drop(DropReason::FrameTruncated);
     }
     let mut refused = false;
     for number in 0..ADVERTISED {
@@ -285,6 +304,9 @@ fn to_vip<P: Packet, T: Tables>(
             return Decision::drop(DropReason::DestinationNotOwn);
         }
     } else if from_owner {
+        if source == Source::FOREIGN && !sender.has_bypass() {
+            return Decision::drop(DropReason::SourceAddress);
+        }
         // The director of a real server that is not in the tables: a bridge may know it.
         return Decision::NOT_OURS;
     }

@@ -1,6 +1,7 @@
 //! Frames that reach the uplink: ARP for EIPs, and packets to EIPs.
 
 use super::{
+    arp::{ArpFrame, answer, has_impossible_sender},
     claim::present_owner,
     deliver::{Receiver, is_on_this_host},
     packet::{Frame, Ipv4Packet, Packet},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{Config, ConfigFlags, Direction, EipEntry, PortFlags},
-    wire::{Arp, ArpOperation, EtherType, Ethernet, Header as _, Mac},
+    wire::{ArpOperation, EtherType, Ethernet, Mac},
 };
 
 #[inline(always)]
@@ -86,9 +87,15 @@ fn question_for_eip<P: Packet, T: Tables>(
     if !config.flags.has(ConfigFlags::ANNOUNCE_EIPS) {
         return Decision::NOT_OURS;
     }
-    let Some(&mut arp) = packet.header::<Arp>(Ethernet::LEN) else { return Decision::NOT_OURS };
+    let Some(&mut ArpFrame { ethernet, arp }) = packet.header::<ArpFrame>(0) else {
+        return Decision::NOT_OURS;
+    };
     let address = arp.target_ip.get();
-    if arp.operation() != Some(ArpOperation::Request) || arp.sender_ip.get() == address {
+    let is_question = arp.operation() == Some(ArpOperation::Request)
+        && arp.sender_ip.get() != address
+        && !has_impossible_sender(&arp)
+        && (ethernet.destination == Mac::BROADCAST || ethernet.destination == config.uplink_mac);
+    if !is_question {
         return Decision::NOT_OURS;
     }
     let Some(eip) = tables.eip(address) else { return Decision::NOT_OURS };
@@ -102,5 +109,5 @@ fn question_for_eip<P: Packet, T: Tables>(
     if stage == Stage::Xdp && !config.flags.has(ConfigFlags::UPLINK_RETURNS) {
         return Decision::LEAVE_TO_TC;
     }
-    super::arp::answer(packet, &arp, config.uplink_mac)
+    answer(packet, &arp, config.uplink_mac)
 }

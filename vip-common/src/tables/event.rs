@@ -75,11 +75,11 @@ pub enum EventKind {
     Moved = 1,
     /// A claim waits for its due time: slot, port, form.
     Damped = 2,
-    /// A claim, a probe or an ARP packet was refused: port, address, MAC, reason.
+    /// A claim, a probe or an ARP packet was refused: port, VNI, reason, MAC, and the address spoken for or probed.
     Refused = 3,
-    /// A member that does not own the VIP uses it: slot, port, previous (the owner).
+    /// A member that does not own the VIP uses it: slot, port, previous (the owner), epoch.
     MemberUses = 4,
-    /// The owner answered the agent's question whether it still holds the VIP: slot, port.
+    /// The owner answered the agent's question whether it still holds the VIP: slot, port, epoch.
     OwnerAnswered = 5,
 }
 
