@@ -65,6 +65,7 @@ drop_reasons! {
     30 EditFailed "edit_failed" "The kernel refused to change the packet."
     31 NoNextHop "no_next_hop" "No route of this host's, through the uplink, leads to the packet's destination."
     32 TableInconsistent "table_inconsistent" "A table entry names another one that is not there: the agent is at work on them."
+    33 NestedTag "nested_tag" "A VLAN tag inside a priority tag: what it carries could not be checked."
 }
 
 impl DropReason {

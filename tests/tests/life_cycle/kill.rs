@@ -7,7 +7,7 @@ use serde_json::Value;
 use vip_lab::{Lab, Netns, Outside, poll_until};
 
 use crate::stage::{
-    EIP, SOON, Stage, VIP_ID, must_be_same_ownership, must_be_whole, number, since, wait_for_more,
+    EIP, SOON, Stage, VIP_ID, claim, must_be_same_ownership, must_be_whole, number, since, wait_for_more,
 };
 
 #[test]
@@ -20,14 +20,14 @@ fn kill_9_and_restart_lose_no_packet_and_moves_go_on_meanwhile() {
 
         stage.vipd.kill9()?;
         wait_for_more(&stream, &stage.first, 10_000)?;
-        stage.claim(&stage.second)?;
+        claim(&stage.second)?;
         wait_for_more(&stream, &stage.second, 10_000)?;
 
         stage.vipd.begin()?;
         stage.vipd.ready()?;
         wait_for_more(&stream, &stage.second, 10_000)?;
         let after = stage.vip()?;
-        stage.claim(&stage.first)?;
+        claim(&stage.first)?;
         wait_for_more(&stream, &stage.first, 5_000)?;
         stream.stop_sending();
         must_be_whole(stream)?;
@@ -46,7 +46,7 @@ fn owner_epoch_since_and_learned_from_outlive_vipd() {
     Lab::run(|lab| {
         let mut stage = Stage::start(lab)?;
         let first = stage.vip()?;
-        stage.claim(&stage.second)?;
+        claim(&stage.second)?;
         let moved = stage.vipd.wait_for_owner(VIP_ID, "second", SOON)?;
         ensure!(number(&moved, "/owner/epoch")? == number(&first, "/owner/epoch")? + 1, "{first} {moved}");
         ensure!(since(&moved)? > since(&first)?, "{first} {moved}");
@@ -63,8 +63,8 @@ fn owner_epoch_since_and_learned_from_outlive_vipd() {
         must_be_same_ownership(&moved, &stage.vip()?)?;
         let remembered = stage.vipd.vipctl(&["history", VIP_ID, "-o", "json"])?;
         let epochs = |history: &Value| -> Vec<Option<u64>> {
-            let moves = history.as_array().into_iter().flatten();
-            moves.map(|change| change.pointer("/epoch").and_then(Value::as_u64)).collect()
+            let changes = history.as_array().into_iter().flatten();
+            changes.map(|change| change.pointer("/epoch").and_then(Value::as_u64)).collect()
         };
         ensure!(epochs(&history) == epochs(&remembered), "history was {history} and is {remembered}");
         stage.must_serve(EIP, &stage.second)
@@ -109,7 +109,7 @@ fn vipd_ends_in_order_and_a_move_is_taken_up_by_the_next() {
         let stream = stage.stream(EIP, 1_000, Duration::from_secs(60))?;
         let status = stage.vipd.stop()?;
         ensure!(status.success(), "vipd ended with {status}");
-        stage.claim(&stage.second)?;
+        claim(&stage.second)?;
         wait_for_more(&stream, &stage.second, 500)?;
         stage.vipd.begin()?;
         stage.vipd.ready()?;

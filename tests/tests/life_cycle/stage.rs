@@ -43,12 +43,12 @@ pub(crate) fn config() -> VipdConfig {
         .with("eip_networks: [{ id: public, cidr: 203.0.113.0/24, gateway: 203.0.113.254 }]")
 }
 
-/// The first guest: port `first`.
+/// The first guest: port `first`. XDP delivers to it, because it has GRO on.
 pub(crate) fn first_guest() -> Result<GuestConfig> {
-    GuestConfig::new("first", "tap0", "02:00:00:00:07:f7", "192.168.7.247/22")
+    Ok(GuestConfig::new("first", "tap0", "02:00:00:00:07:f7", "192.168.7.247/22")?.with_gro())
 }
 
-/// The second guest: port `second`.
+/// The second guest: port `second`. The uplink's TC program delivers to it.
 pub(crate) fn second_guest() -> Result<GuestConfig> {
     GuestConfig::new("second", "tap1", "02:00:00:00:07:f8", "192.168.7.248/22")
 }
@@ -74,15 +74,10 @@ impl Stage {
         stage.vipd.ready()?;
         stage.first.add_vip_address(VIP)?;
         stage.second.add_vip_address(VIP)?;
-        stage.claim(&stage.first)?;
+        claim(&stage.first)?;
         stage.vipd.wait_for_owner(VIP_ID, "first", SOON)?;
         stage.must_serve(EIP, &stage.first)?;
         Ok(stage)
-    }
-
-    /// A guest takes the VIP by gratuitous ARP.
-    pub(crate) fn claim(&self, guest: &Guest) -> Result<()> {
-        guest.arping(Announcement::Request, VIP)
     }
 
     /// Numbered datagrams from the client to an EIP; both guests listen.
@@ -115,11 +110,11 @@ impl Stage {
     }
 
     /// Waits until the status satisfies a condition, and gives it.
-    pub(crate) fn wait_for_status(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn wait_for_status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
         let mut last = None;
         let waited = poll_until(SOON, what, || {
             last = self.status().ok();
-            last.clone().filter(&wanted)
+            last.clone().filter(&holds)
         });
         waited.with_context(|| format!("the status is {last:#?}"))
     }
@@ -132,12 +127,18 @@ impl Stage {
     }
 }
 
+/// A guest takes the VIP by gratuitous ARP.
+pub(crate) fn claim(guest: &Guest) -> Result<()> {
+    guest.arping(Announcement::Request, VIP)
+}
+
 /// All that was sent arrived, once.
 pub(crate) fn must_be_whole(stream: UdpStream) -> Result<()> {
     let report = stream.finish()?;
     let lost = report.lost();
     let first = report.sent.first().copied();
-    let at = |(number, at): &(u64, std::time::Instant)| (*number, first.map(|first| at.duration_since(first)));
+    let at =
+        |(number, at): &(u64, std::time::Instant)| (*number, first.map(|first| at.duration_since(first)));
     ensure!(
         lost.is_empty() && report.duplicates() == 0,
         "{} of {} datagrams were lost and {} doubled, at {:.0} a second; the first and the last lost: {:?} {:?}",
@@ -163,7 +164,15 @@ pub(crate) fn wait_for_more(stream: &UdpStream, guest: &Guest, more: usize) -> R
 /// Two pictures of a VIP show the same ownership: owner, epoch, since, `learned_from`.
 pub(crate) fn must_be_same_ownership(before: &Value, after: &Value) -> Result<()> {
     let part = |vip: &Value, pointer: &str| vip.pointer(pointer).cloned().unwrap_or_default();
-    for pointer in ["/state", "/epoch", "/owner/port", "/owner/host", "/owner/mac", "/owner/epoch", "/owner/learned_from"] {
+    for pointer in [
+        "/state",
+        "/epoch",
+        "/owner/port",
+        "/owner/host",
+        "/owner/mac",
+        "/owner/epoch",
+        "/owner/learned_from",
+    ] {
         let (before, after) = (part(before, pointer), part(after, pointer));
         ensure!(before == after, "{pointer} was {before} and is {after}");
     }
@@ -183,5 +192,8 @@ pub(crate) fn since(vip: &Value) -> Result<SystemTime> {
 
 /// The number at a place of vipctl's answer.
 pub(crate) fn number(value: &Value, pointer: &str) -> Result<u64> {
-    value.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("no number at {pointer} in {value}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no number at {pointer} in {value}"))
 }

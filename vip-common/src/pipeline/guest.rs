@@ -105,6 +105,9 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: 
     match ethernet.ether_type {
         EtherType::IPV4 => ipv4(packet, tables, &sender),
         EtherType::ARP => arp::decide(packet, tables, &sender),
+        // The kernel takes the outer tag out of the bytes. One that is still there stands inside a tag with VLAN 0, and bridges and
+        // guests take both for nothing: what comes next would pass unchecked.
+        EtherType::VLAN | EtherType::PROVIDER_VLAN => Decision::drop(DropReason::NestedTag),
         _ => Decision::NOT_OURS,
     }
 }
@@ -112,7 +115,8 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: 
 #[inline(always)]
 fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>) -> Decision {
     let ip = attempt!(Ipv4Packet::parse(packet));
-    if ip.protocol == Protocol::IGMP || is_dhcp_request(packet, &ip) {
+    let manages_groups = ip.protocol == Protocol::IGMP && ip.destination.is_multicast();
+    if manages_groups || is_dhcp_request(packet, &ip) {
         return Decision::NOT_OURS;
     }
     let source = attempt!(check_source(tables, sender, &ip));
@@ -213,6 +217,9 @@ fn advertisement<P: Packet, T: Tables>(
     };
     if ip.ttl != VRRP_TTL {
         return Decision::drop(DropReason::VrrpTtl);
+    }
+    if vrrp.packet_type() != Vrrp::ADVERTISEMENT {
+        return Decision::drop(DropReason::VrrpNotMember);
     }
     if ip.payload + Vrrp::LEN + usize::from(vrrp.address_count()) * WireIpv4::LEN > ip.end {
         return Decision::drop(DropReason::FrameTruncated);

@@ -26,6 +26,9 @@ pub(super) fn routed<P: Packet, T: Tables>(
 ) -> Decision {
     let key = VniAddress { vni: sender.port.vni, address: ip.destination };
     let Some(subnet) = tables.subnet(&key) else {
+        if ip.destination.is_never_forwarded() {
+            return Decision::drop(DropReason::NoRoute);
+        }
         let Some(eip) = source_eip(tables, sender, ip, source) else {
             return Decision::drop(no_route(tables, ip));
         };
@@ -82,7 +85,7 @@ pub(super) fn past_external_router<P: Packet, T: Tables>(
     if tables.route(ip.destination).is_some_and(|route| route.kind() == RouteKind::Local) {
         return Decision::NOT_OURS;
     }
-    match source_eip(tables, sender, ip, source) {
+    match source_eip(tables, sender, ip, source).filter(|_| !ip.destination.is_never_forwarded()) {
         Some(eip) => translated(packet, tables, ip, source, eip),
         None => Decision::NOT_OURS,
     }
@@ -145,7 +148,9 @@ fn next_hop<T: Tables>(tables: &T, destination: Ipv4, eip_network: u16) -> Resul
     }
     if eip_network != 0 {
         let network = tables.network(eip_network).ok_or(DropReason::TableInconsistent)?;
-        return Ok(network.next_hop(destination));
+        let next_hop = network.next_hop(destination);
+        // Nothing is broadcast to the provider's network.
+        return if next_hop.is_last_of(network.mask) { Err(DropReason::NoNextHop) } else { Ok(next_hop) };
     }
     match route {
         Some(RouteKind::Gateway(gateway)) => Ok(gateway),
@@ -154,10 +159,12 @@ fn next_hop<T: Tables>(tables: &T, destination: Ipv4, eip_network: u16) -> Resul
     }
 }
 
-/// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none.
+/// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none, or where nobody has
+/// kept it up to date.
 #[inline(always)]
 fn leave_by<T: Tables>(tables: &T, config: &Config, next_hop: Ipv4) -> (Mac, Decision) {
-    match tables.next_hop(next_hop) {
+    let known = if tables.now() < config.neighbours_until { tables.next_hop(next_hop) } else { None };
+    match known {
         Some(neighbour) => (neighbour.mac, Decision::uplink(config.uplink)),
         None => (Mac::ZERO, Decision::resolve(next_hop)),
     }

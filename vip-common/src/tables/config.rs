@@ -32,7 +32,7 @@ impl ConfigFlags {
     }
 }
 
-/// Value of CONFIG. 24 bytes.
+/// Value of CONFIG. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
@@ -48,6 +48,10 @@ pub struct Config {
     pub uplink_mac: Mac,
     /// Switches.
     pub flags: ConfigFlags,
+    /// Nanoseconds since boot (CLOCK_BOOTTIME) until which NEXTHOPS is believed. The agent moves it on while it follows the
+    /// kernel's neighbours; later the kernel's own table is asked for each packet, so that a neighbour's new MAC is found
+    /// without the agent too.
+    pub neighbours_until: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Config>() == 32);

@@ -90,6 +90,14 @@ impl Ipv4 {
         u32::from_be(self.0) >> 28 == 0xe
     }
 
+    /// Whether packets to the address are never forwarded: 0.0.0.0/8, 127.0.0.0/8 and 240.0.0.0/4 (RFC 1122 §3.2.1.3, RFC 1812
+    /// §5.3.7).
+    #[inline(always)]
+    pub const fn is_never_forwarded(self) -> bool {
+        let [first, ..] = self.octets();
+        first == 0 || first == 127 || first >= 240
+    }
+
     /// Whether the address lies in the prefix `network`/`mask`.
     #[inline(always)]
     pub const fn is_in(self, network: Self, mask: Self) -> bool {

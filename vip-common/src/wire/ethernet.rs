@@ -11,6 +11,10 @@ pub struct EtherType;
 impl EtherType {
     /// IPv4 (RFC 894).
     pub const IPV4: Be16 = Be16::new(0x0800);
+    /// A customer's VLAN tag (IEEE 802.1Q §9.6).
+    pub const VLAN: Be16 = Be16::new(0x8100);
+    /// A provider's VLAN tag (IEEE 802.1ad).
+    pub const PROVIDER_VLAN: Be16 = Be16::new(0x88a8);
     /// ARP (RFC 826).
     pub const ARP: Be16 = Be16::new(0x0806);
 }

@@ -21,7 +21,10 @@ pub struct Vrrp {
 }
 
 impl Vrrp {
-    /// 1 for an advertisement, the only type there is.
+    /// The only packet type there is (RFC 9568 §5.2.2).
+    pub const ADVERTISEMENT: u8 = 1;
+
+    /// [`Self::ADVERTISEMENT`], or a type that does not exist.
     #[inline(always)]
     pub const fn packet_type(&self) -> u8 {
         (self.version_type_vrid.get() >> 8 & 0xf) as u8

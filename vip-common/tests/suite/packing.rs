@@ -161,7 +161,7 @@ fn keys_and_values_have_the_sizes_of_the_layout() {
     assert_eq!((size_of::<EipEntry>(), size_of::<AddressEntry>(), size_of::<Grant>()), (16, 20, 8));
     assert_eq!((size_of::<PortEntry>(), size_of::<Members>(), size_of::<Move>()), (64, 80, 32));
     assert_eq!((size_of::<SubnetEntry>(), size_of::<RouteEntry>(), size_of::<NextHop>()), (8, 8, 8));
-    assert_eq!((size_of::<EipNetwork>(), size_of::<Config>(), size_of::<Event>()), (12, 24, 56));
+    assert_eq!((size_of::<EipNetwork>(), size_of::<Config>(), size_of::<Event>()), (12, 32, 56));
     assert_eq!((size_of::<Traffic>(), size_of::<Meter>()), (32, 16));
 }
 

@@ -119,7 +119,7 @@ impl ArpReading {
             && self.sender == self.target
             && speaker.world.slot_at(speaker.vni(), self.sender) == Some(slot)
             && speaker.world.may_own(speaker.port, slot)
-            && speaker.may_use_mac(self.from)
+            && speaker.may_use_mac_for(self.from, slot)
             && speaker.may_use_mac_for(self.sender_mac, slot)
     }
 }
@@ -142,9 +142,9 @@ pub(crate) fn owner_entry(tables: &MemoryTables, slot: u32) -> OwnerEntry {
     tables.owners.get(&slot).map(vip_common::engine::Slot::get).unwrap_or_default()
 }
 
-/// Always allowed from any source address, and never ours (rule 6).
+/// Always allowed from any source address, and never ours (rule 6): IGMP to groups, and a DHCP client without an address.
 pub(crate) fn is_always_allowed(packet: &Reading<'_>) -> bool {
-    packet.protocol() == Protocol::IGMP
+    packet.protocol() == Protocol::IGMP && packet.destination.is_multicast()
         || packet.source.is_unspecified() && packet.udp_ports() == Some((68, 67))
 }
 

@@ -10,7 +10,7 @@ use vip_common::{
 use crate::{
     cases,
     frame::{ArpFrame, Ipv4Frame, Reading, guest_frame, udp, whole_guest_packet},
-    rules::{ArpReading, Speaker, is_always_allowed},
+    rules::{ArpReading, Speaker, is_always_allowed, owner_entry},
     world::{self, CLIENT, World, any_world, gateway, ifindex, port_address, port_mac, vip_address},
 };
 
@@ -33,12 +33,26 @@ proptest! {
 
     #[test]
     fn nobody_sees_a_packet_from_a_foreign_address(world in any_world(), guest in guest_frame()) {
-        let outcome = engine::port(&world.tables(), ifindex(guest.port), false, &guest.bytes.0);
+        let tables = world.tables();
+        let outcome = engine::port(&tables, ifindex(guest.port), false, &guest.bytes.0);
         if let Some(packet) = Reading::of(&guest.bytes.0)
             && is_seen(outcome.verdict)
         {
             let speaker = Speaker::new(&world, guest.port);
-            prop_assert!(is_always_allowed(&packet) || speaker.may_send_from(packet.source));
+            // The owner of a VIP hands a client's packet on to a real server, as LVS-DR does (rule 5).
+            let slot = world.slot_at(speaker.vni(), packet.destination);
+            let is_director = slot.is_some_and(|slot| owner_entry(&tables, slot).word.port() == guest.port);
+            let to_real_server = match (outcome.verdict, slot) {
+                (Verdict::Deliver { port, .. }, Some(slot)) => {
+                    world.may_source(port, slot) || world.may_own(port, slot) || world.port(port).bypass
+                }
+                _ => false,
+            };
+            prop_assert!(
+                is_always_allowed(&packet)
+                    || speaker.may_send_from(packet.source)
+                    || is_director && to_real_server
+            );
         }
     }
 

@@ -422,7 +422,7 @@ fn truncated_and_malformed_frames_of_guests_stop_with_their_reasons() {
 #[test]
 fn frames_of_other_protocols_are_not_ours() {
     let tables = world(|_| ());
-    for ether_type in [0x86dd, 0x888e, 0x88cc, 0x8035, 0x8100] {
+    for ether_type in [0x86dd, 0x888e, 0x88cc, 0x8035] {
         let frame = [ethernet(Mac::BROADCAST, port_mac(2), ether_type), vec![0; 46]].concat();
         assert_eq!(guest(&tables, &frame), Verdict::NotOurs);
     }

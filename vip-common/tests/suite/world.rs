@@ -289,6 +289,7 @@ impl World {
             routed_by: UPLINK,
             uplink_mac: UPLINK_MAC,
             flags,
+            neighbours_until: u64::MAX,
             ..Config::default()
         });
         let all_bits = Ipv4::BROADCAST;
