@@ -88,25 +88,40 @@ impl Capture {
     /// The first frame, also of the past, for which `wanted` holds, waited for at most `limit`; `what` names it in
     /// the error.
     pub fn wait_for(&self, limit: Duration, what: &str, wanted: impl Fn(&Frame) -> bool) -> Result<Frame> {
+        let found = self.wait_for_count(limit, what, 1, wanted)?;
+        found.into_iter().next().context("a capture that found one frame has none")
+    }
+
+    /// The first `count` frames, also of the past, for which `wanted` holds, waited for at most `limit`; `what` names
+    /// them in the error.
+    pub fn wait_for_count(
+        &self,
+        limit: Duration,
+        what: &str,
+        count: usize,
+        wanted: impl Fn(&Frame) -> bool,
+    ) -> Result<Vec<Frame>> {
         let mut looked_at = 0;
-        let mut found = None;
+        let mut found = Vec::new();
         let (seen, _) = self
             .shared
             .grown
             .wait_timeout_while(self.shared.seen(), limit, |seen| {
-                found = seen.frames.iter().skip(looked_at).find(|frame| wanted(frame)).cloned();
+                let new = seen.frames.iter().skip(looked_at).filter(|frame| wanted(frame));
+                found.extend(new.take(count - found.len()).cloned());
                 looked_at = seen.frames.len();
-                found.is_none() && seen.failed.is_none()
+                found.len() < count && seen.failed.is_none()
             })
             .unwrap_or_else(PoisonError::into_inner);
         self.complete(&seen)?;
-        let (count, last) = (seen.frames.len(), seen.frames.iter().rev().take(5).rev().collect::<Vec<_>>());
-        found.with_context(|| {
-            format!(
-                "waited {limit:?} in vain for {what} on {}; {count} frames were seen, lastly {last:#?}",
-                self.place
-            )
-        })
+        let (frames, last) = (seen.frames.len(), seen.frames.iter().rev().take(5).rev().collect::<Vec<_>>());
+        ensure!(
+            found.len() == count,
+            "waited {limit:?} in vain for {what} on {}: {} of {count} came; {frames} frames were seen, lastly {last:#?}",
+            self.place,
+            found.len()
+        );
+        Ok(found)
     }
 
     /// Forgets the frames so far.

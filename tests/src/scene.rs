@@ -34,8 +34,7 @@ pub const EIP_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 pub const PREFIX: u8 = 22;
 
 /// The EIP network, in which the client is a neighbour and has the address of the gateway.
-pub const EIP_NETWORKS: &str =
-    "eip_networks: [{ id: public, cidr: 203.0.113.0/24, gateway: 203.0.113.254 }]";
+pub const EIP_NETWORKS: &str = "eip_networks: [{ id: public, cidr: 203.0.113.0/24, gateway: 203.0.113.254 }]";
 
 /// Name, interface, MAC and address of the guests.
 const GUESTS: [(&str, &str, &str, &str); 3] = [
@@ -95,7 +94,8 @@ impl Scene {
         if setting.reach == EipReach::OnLink {
             config = config.with(EIP_NETWORKS);
         }
-        let mut vipd = Vipd::start(&host, &Binaries::from_env()?, &config, &state(setting.third_is_checked)?)?;
+        let mut vipd =
+            Vipd::start(&host, &Binaries::from_env()?, &config, &state(setting.third_is_checked)?)?;
         vipd.ready()?;
         Ok(Self { vipd, first, second, third, outside, host })
     }
@@ -114,11 +114,13 @@ impl Scene {
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
         let status = self.status()?;
         let drops = status.get("drops").and_then(Value::as_array).context("the status names no drops")?;
-        let entry = |drop: &Value| {
-            Some((drop.get("reason")?.as_str()?.to_owned(), drop.get("packets")?.as_u64()?))
-        };
+        let entry =
+            |drop: &Value| Some((drop.get("reason")?.as_str()?.to_owned(), drop.get("packets")?.as_u64()?));
         let entries: BTreeMap<_, _> = drops.iter().filter_map(entry).collect();
-        ensure!(entries.len() == drops.len(), "a drop reason is no name with a number, or stands twice: {drops:?}");
+        ensure!(
+            entries.len() == drops.len(),
+            "a drop reason is no name with a number, or stands twice: {drops:?}"
+        );
         Ok(entries)
     }
 

@@ -177,7 +177,8 @@ impl Vipd {
                 last = Some(error);
                 None
             }
-            Err(error) => Some(Err(error)),
+            // Why it ended says more than that nobody answered.
+            Err(error) => Some(Err(self.running().and_then(Process::must_run).err().unwrap_or(error))),
         });
         match waited {
             Ok(outcome) => outcome,

@@ -18,6 +18,9 @@ const SHORT: Duration = Duration::from_secs(10);
 /// Three questions within a second, and the member's next packet.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// Protocol number of ICMP.
+const ICMP: u8 = 1;
+
 /// RFC 5227 section 1.1: probes of a guest, which a real one sends one to two seconds apart. The distance does not
 /// matter to a forwarder, which keeps no state of them.
 const PROBES: usize = 3;
@@ -61,11 +64,16 @@ fn use_until_owned(scene: &Scene, guest: &Guest) -> Result<Value> {
 fn ensure_served_by(scene: &Scene, guest: &Guest) -> Result<()> {
     let capture = Capture::start(guest.netns(), "eth0")?;
     let report = scene.outside.netns().ping(EIP, 3)?;
-    ensure!(report.received == report.sent, "the VIP's EIP did not answer: {report:?}");
-    let requests = capture.count(|frame| {
+    ensure!(
+        report.received == report.sent,
+        "the VIP's EIP did not answer: {report:?}; vipd says {:?}; the host's neighbours: {}",
+        scene.drops(),
+        scene.host.netns().ip("neighbour show")?
+    );
+    let what = format!("the three requests at {}", guest.name());
+    capture.wait_for_count(SHORT, &what, 3, |frame| {
         !frame.outgoing && frame.ipv4().is_some_and(|ip| (ip.source, ip.destination) == (EIP_NEIGHBOUR, VIP))
     })?;
-    ensure!(requests == 3, "{} got {requests} of the three requests", guest.name());
     Ok(())
 }
 
@@ -111,11 +119,15 @@ fn a_member_takes_the_vip_by_hand_from_an_owner_that_dropped_it_without_a_word()
         scene.first.remove_vip_address(VIP)?;
         let owner = Capture::start(scene.host.netns(), "tap0")?;
         scene.second.add_vip_address(VIP)?;
-        ensure!(scene.vipd.owner(VIP_ID)?.as_deref() == Some("nginx-master"), "an unused address moved the VIP");
+        ensure!(
+            scene.vipd.owner(VIP_ID)?.as_deref() == Some("nginx-master"),
+            "an unused address moved the VIP"
+        );
 
         let after = use_until_owned(&scene, &scene.second)?;
         ensure_learned(&after, "silent_owner")?;
         ensure!(epoch(&after)? == epoch(&before)? + 1, "{before} and then {after}");
+        owner.wait_for_count(SHORT, "three questions", 3, asks_for_the_vip)?;
         let questions = owner.matching(asks_for_the_vip)?;
         ensure!(questions.len() == 3, "the owner was asked {} times: {questions:?}", questions.len());
         ensure!(
@@ -147,19 +159,24 @@ fn an_owner_that_lives_keeps_the_vip_while_a_draining_member_goes_on_sending() {
             scene.second.netns().ping_from(VIP, EIP_NEIGHBOUR, 3).ok()?;
             (owner.count(|frame| answers_for_the_vip(frame, scene.first.mac())).ok()? >= 5).then_some(())
         })?;
-        let left = client.count(|frame| !frame.outgoing && frame.ipv4().is_some_and(|ip| ip.source == EIP))?;
-        ensure!(left > 0, "nothing of the draining member left as the EIP");
+        client.wait_for(SHORT, "a packet of the draining member, as the EIP", |frame| {
+            !frame.outgoing && frame.ipv4().is_some_and(|ip| ip.source == EIP)
+        })?;
 
         let after = scene.vipd.vip(VIP_ID)?;
         ensure!(field(&after, "/owner/port") == Some("nginx-master"), "a living owner lost the VIP: {after}");
-        ensure!(epoch(&after)? == epoch(&before)? && scene.history()?.len() == moves, "{before} and then {after}");
+        ensure!(
+            epoch(&after)? == epoch(&before)? && scene.history()?.len() == moves,
+            "{before} and then {after}"
+        );
         ensure_served_by(&scene, &scene.first)
     });
 }
 
 /// The owner's answer to a question for the VIP.
 fn answers_for_the_vip(frame: &Frame, owner: Mac) -> bool {
-    let answers = |arp: Arp| arp.operation == ArpOperation::REPLY && arp.sender == VIP && arp.sender_mac == owner;
+    let answers =
+        |arp: Arp| arp.operation == ArpOperation::REPLY && arp.sender == VIP && arp.sender_mac == owner;
     !frame.outgoing && frame.arp().is_some_and(answers)
 }
 
@@ -196,7 +213,8 @@ fn ensure_no_defence(guest: &Guest, capture: &Capture) -> Result<()> {
     capture.wait_for(SHORT, "the gateway's echo reply", |frame| {
         !frame.outgoing && frame.ipv4().is_some_and(|ip| ip.source == GATEWAY)
     })?;
-    let answers = capture.matching(|frame| !frame.outgoing && frame.arp().is_some_and(|arp| arp.sender == VIP))?;
+    let answers =
+        capture.matching(|frame| !frame.outgoing && frame.arp().is_some_and(|arp| arp.sender == VIP))?;
     ensure!(answers.is_empty(), "{} was told that the VIP is taken: {answers:?}", guest.name());
     Ok(())
 }
@@ -231,9 +249,7 @@ fn probes_and_announcements_take_the_vip_from_an_owner_that_is_gone() {
         let owner = Capture::start(scene.second.netns(), "eth0")?;
 
         prober.probe()?;
-        for _ in 0..PROBES {
-            owner.wait_for(SHORT, "the probe at the owner", is_probe)?;
-        }
+        owner.wait_for_count(SHORT, "the probes at the owner", PROBES, is_probe)?;
         ensure!(owner.count(is_probe)? == PROBES, "not every probe went to the owner, once");
         ensure_no_defence(&scene.first, &capture)?;
         ensure!(scene.vipd.owner(VIP_ID)?.as_deref() == Some("nginx-slave"), "a probe moved the VIP");
@@ -247,7 +263,8 @@ fn probes_and_announcements_take_the_vip_from_an_owner_that_is_gone() {
 }
 
 fn is_probe(frame: &Frame) -> bool {
-    let probe = |arp: Arp| arp.operation == ArpOperation::REQUEST && arp.sender.is_unspecified() && arp.target == VIP;
+    let probe =
+        |arp: Arp| arp.operation == ArpOperation::REQUEST && arp.sender.is_unspecified() && arp.target == VIP;
     !frame.outgoing && frame.arp().is_some_and(probe)
 }
 
@@ -270,7 +287,10 @@ fn an_owner_that_lives_defends_the_vip_against_a_probe() {
             "a guest learned another MAC than the VIP's: {arp:?}"
         );
         let after = scene.vipd.vip(VIP_ID)?;
-        ensure!(after.get("owner") == before.get("owner"), "a probe changed the owner: {before} and then {after}");
+        ensure!(
+            after.get("owner") == before.get("owner"),
+            "a probe changed the owner: {before} and then {after}"
+        );
         // The owner's own probe, say after its link went down and up, comes back to nobody.
         let owner = Capture::start(scene.second.netns(), "eth0")?;
         Prober::new(&scene.second)?.probe()?;
@@ -290,6 +310,11 @@ fn ensure_unseen(scene: &Scene, guests: &[&Guest], captures: &[Capture]) -> Resu
     for (guest, capture) in guests.iter().zip(captures) {
         let from = if guest.address() == scene.third.address() { &scene.first } else { &scene.third };
         ensure!(from.netns().ping(guest.address(), 1)?.received == 1, "{} is not reached", guest.name());
+        // What was sent before this has been seen before it.
+        capture.wait_for(SHORT, "an echo request", |frame| {
+            !frame.outgoing
+                && frame.ipv4().is_some_and(|ip| (ip.source, ip.protocol) == (from.address(), ICMP))
+        })?;
         let seen = capture.matching(|frame| {
             !frame.outgoing && frame.arp().is_some_and(|arp| arp.target == VIP || arp.sender == VIP)
         })?;
@@ -306,7 +331,8 @@ fn the_last_of_many_alternating_claims_wins_in_the_end() {
         let scene = Scene::start(lab, Setting::default())?;
         let guests = [&scene.first, &scene.second];
         guests.iter().try_for_each(|guest| guest.add_vip_address(VIP))?;
-        let senders = [RawSender::new(guests[0].netns(), "eth0")?, RawSender::new(guests[1].netns(), "eth0")?];
+        let senders =
+            [RawSender::new(guests[0].netns(), "eth0")?, RawSender::new(guests[1].netns(), "eth0")?];
         for (guest, sender) in guests.iter().zip(&senders).cycle().take(CLAIMS) {
             let claim = Arp::gratuitous_request(guest.mac(), VIP);
             sender.send_in_order(&[&claim.frame(guest.mac(), Mac::BROADCAST)])?;
@@ -336,7 +362,8 @@ fn the_last_of_many_alternating_claims_wins_in_the_end() {
         }
         let last = history.last().context("a move")?;
         ensure!(
-            field(last, "/port") == Some("nginx-master") && last.get("epoch") == settled.pointer("/owner/epoch"),
+            field(last, "/port") == Some("nginx-master")
+                && last.get("epoch") == settled.pointer("/owner/epoch"),
             "the history does not end with the owner: {last} and {settled}"
         );
         // Calm again, and now for good: no claim waits any more.

@@ -29,7 +29,7 @@ pub(super) fn print(stage: &Stage, binaries: &Binaries) {
     println!("  {vipctl} status");
     heading("the page, as the client gets it");
     println!("  {client} curl -s http://{EIP}/");
-    println!("  while sleep 0.2; do {client} curl -s -m 1 http://{EIP}/; echo; done");
+    println!("  while sleep 0.2; do {client} curl -s -m 1 http://{EIP}/; done");
     for role in Role::ALL {
         let guest = enter(stage.guest(role).netns());
         heading(&format!("{}: its addresses (who has {VIP}?), and a shell in it", role.name()));

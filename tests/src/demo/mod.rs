@@ -55,9 +55,9 @@ const QUIET_PAGES: usize = 15;
 pub fn run(keep: bool, vipd: &Path, vipctl: &Path) -> Result<()> {
     interrupt::remove_labs_on_signal();
     let binaries = Binaries { vipd: vipd.to_owned(), vipctl: vipctl.to_owned() };
+    let lab = Lab::new()?;
     report::print_title();
     let mut watch = Watch::start();
-    let lab = Lab::new()?;
     let mut stage = Stage::build(&lab, &binaries, &mut watch.timeline)?;
     let played = play(&mut stage, &mut watch, keep.then_some(&binaries));
     drop(stage);

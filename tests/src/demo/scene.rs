@@ -68,7 +68,7 @@ impl<'stage> Scene<'stage> {
         let client = Capture::start(stage.outside.netns(), "eth0")?;
         let services = Pair::try_new(|role| {
             let (guest, name) = (stage.guest(role), role.name());
-            let nginx = Nginx::start(guest, name)?;
+            let nginx = Nginx::start(guest, &format!("{name}\n"))?;
             let vip = Ipv4Network::new(VIP, PREFIX)?;
             let config =
                 KeepalivedConfig::cloudpods(name, role.state(), vip).with_check(nginx.health_script());

@@ -1,6 +1,6 @@
 //! What the demo plays on: the lab with its guests, and vipd.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -9,22 +9,10 @@ use super::{
     role::{Pair, Role},
     timeline::{Actor, Timeline},
 };
-use crate::{Binaries, EipReach, Guest, GuestConfig, Host, Lab, Outside, Vipd, VipdConfig};
-
-/// The VIP's id in the state.
-pub(super) const VIP_ID: &str = "nginx-vip";
-
-/// The VIP.
-pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 246);
-
-/// Prefix length of the VIP and of the guests' addresses.
-pub(super) const PREFIX: u8 = 22;
-
-/// The EIP that is bound to the VIP.
-pub(super) const EIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-
-/// vipd's EIP network: the client is a neighbour in it, and has the address of its gateway.
-const EIP_NETWORKS: &str = "eip_networks: [{ id: public, cidr: 203.0.113.0/24, gateway: 203.0.113.254 }]";
+pub(super) use crate::scene::{EIP, PREFIX, VIP, VIP_ID};
+use crate::{
+    Binaries, EipReach, Guest, GuestConfig, Host, Lab, Outside, Vipd, VipdConfig, scene::EIP_NETWORKS,
+};
 
 /// What vipd is told.
 fn state() -> Result<String> {
