@@ -2,6 +2,12 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "compare-and-swap: core's atomics offer none on this target")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "helpers return actions and take sizes as wider numbers than they are; a checked conversion is a panic path"
+)]
+#![allow(clippy::needless_pass_by_value, reason = "the macros call entries with their context by value")]
 #![feature(core_intrinsics)]
 
 mod log;

@@ -69,4 +69,4 @@ pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 
 #[unsafe(no_mangle)]
 pub(crate) static OBSERVED: Global<u32> = Global::new(0);
 
-const _: () = assert!(DropReason::COUNT <= 64 && size_of::<Event>() % 8 == 0);
+const _: () = assert!(DropReason::COUNT <= 64 && size_of::<Event>().is_multiple_of(8));

@@ -33,7 +33,7 @@ impl Tables for Maps {
     fn eip(&self, address: Ipv4) -> Option<&EipEntry> {
         // SAFETY: the agent replaces values whole; an element freed under a reader is not reused within its RCU section,
         // and one that is updated in place shows old and new fields of the same EIP at worst for one packet.
-        unsafe { maps::EIPS.get(&address) }
+        unsafe { maps::EIPS.get(address) }
     }
 
     #[inline(always)]
@@ -51,7 +51,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn port_by_interface(&self, ifindex: u32) -> Option<u32> {
         // SAFETY: as in `eip`.
-        unsafe { maps::IFPORTS.get(&ifindex) }.copied()
+        unsafe { maps::IFPORTS.get(ifindex) }.copied()
     }
 
     #[inline(always)]
@@ -88,7 +88,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
         // SAFETY: as in `eip`.
-        unsafe { maps::NEXTHOPS.get(&address) }
+        unsafe { maps::NEXTHOPS.get(address) }
     }
 
     #[inline(always)]
