@@ -431,7 +431,31 @@ fn full_tables_refuse_only_what_is_new_and_say_what() {
             "eip eip10: not applied, because port port0 is not",
         ]
     );
+    assert!(desired.refused.iter().all(|refused| !refused.resting));
     assert_eq!(desired.contents, contents);
+}
+
+#[test]
+fn what_only_waits_for_a_resting_index_of_another_object_is_no_fault() {
+    let vip = VipSeed { subnet: 0, address: 9, bindings: vec![(0, true, false)], vrid: None };
+    let world = build(&[seed(0, 4, 4, 0)], &[vip], &[(10, false, 0)], &[None], false, 0);
+    let desired = desire(&world, &Contents::default(), &Resting::everything(Instant::now()));
+    assert!(desired.refused.iter().any(|refused| refused.kind == Kind::Eip));
+    assert!(desired.refused.iter().all(|refused| refused.resting), "{:?}", desired.refused);
+}
+
+#[test]
+fn a_vip_without_one_of_its_members_is_applied_and_says_so() {
+    let capacity = Capacity { ports: 1, ..CAPACITY };
+    let vip =
+        VipSeed { subnet: 0, address: 9, bindings: vec![(0, true, false), (1, true, false)], vrid: None };
+    let world = build(&[seed(0, 4, 4, 0), seed(0, 5, 5, 1)], &[vip], &[], &[None], false, 0);
+    let indexes = Indexes::of(&Contents::default(), &capacity, &Resting::default());
+    let desired = compile(&world.state, &[], &world.interfaces, &indexes);
+    assert_eq!(desired.vips.len(), 1);
+    let of_vip = desired.refused.iter().filter(|refused| refused.kind == Kind::Vip);
+    let said: Vec<String> = of_vip.map(ToString::to_string).collect();
+    assert_eq!(said, ["vip vip0: port port1 has no rights yet, because it is not applied"]);
 }
 
 #[test]

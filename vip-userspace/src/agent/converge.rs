@@ -2,19 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Instant,
 };
 
-use vip_common::{
-    tables::{OwnerWord, PortFlags},
-    wire::Mac,
-};
+use vip_common::tables::{OwnerWord, PortFlags};
 
 use super::{
     error::chain,
     fdb,
-    fitness::held_gateways,
+    fitness::held_addresses,
     interfaces,
     run::{Agent, RETRY},
     shared::{InterfaceFacts, Published},
@@ -23,8 +19,8 @@ use super::{
 use crate::{
     api::status::{Attachment, DeliveryPath, SyncState},
     kernel::{KernelError, TcHook},
-    net::{LinkKind, NetError},
-    plan::{Indexes, Reason, Step, compile, diff, unjustified},
+    net::NetError,
+    plan::{Indexes, Step, compile, diff, unjustified},
     state::Id,
 };
 
@@ -32,6 +28,7 @@ impl Agent {
     /// Does all that is to be done. What fails is shown, and tried again.
     pub(super) async fn converge(&mut self) {
         self.retry_at = None;
+        self.resting.expire(Instant::now());
         self.place_uplink();
         // The programs come after the tables: each is at work as soon as it is attached.
         self.fill_tables();
@@ -42,6 +39,7 @@ impl Agent {
             self.tend_bridges().await;
             self.find_announceable();
         }
+        self.note_dropped_before().await;
         if self.problems.values().any(|problems| !problems.is_empty()) {
             self.retry_at = Some(Instant::now() + RETRY);
         }
@@ -76,8 +74,6 @@ impl Agent {
     /// Applies the state to the tables.
     fn fill_tables(&mut self) {
         let Some(state) = self.state.clone() else { return };
-        let now = Instant::now();
-        self.resting.expire(now);
         let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
         let indexes = Indexes::of(&self.contents, &self.capacity, &self.resting);
         let desired = compile(&state, &self.networks, &interfaces, &indexes);
@@ -86,13 +82,13 @@ impl Agent {
         let mut problems = self.carry_out(&steps);
         self.resting.note(&before, &self.contents, Instant::now());
         for refused in &desired.refused {
-            if refused.reason == Reason::Resting {
+            if refused.resting {
                 tracing::debug!("{refused}");
             } else {
                 problems.push(refused.to_string());
             }
         }
-        problems.extend(held_gateways(&state, self.routes.table()));
+        problems.extend(held_addresses(&state, self.routes.table()));
         for (id, &index) in &desired.ports {
             self.port_names.insert(index, Id::clone(id));
         }
@@ -132,6 +128,10 @@ impl Agent {
 
     /// Has the port program on every interface of a port, and on no other.
     fn attach_ports(&mut self) {
+        if !self.strays_removed && self.uplink.is_some() && self.uplink_attached.is_none() {
+            // An uplink that is refused, because it is another vipd's for example, says that its ports are not ours either.
+            return;
+        }
         let mut problems = Vec::new();
         let desired: BTreeSet<u32> = self.contents.interfaces.keys().copied().collect();
         let mut present = self.attached.clone();
@@ -172,23 +172,9 @@ impl Agent {
         self.set_problems("owners", problems);
     }
 
-    /// Has static entries on Linux bridges for the MACs that ports are reached by.
+    /// Has static entries on Linux bridges for the ports' MACs.
     pub(super) async fn tend_bridges(&mut self) {
-        let mut vrids: BTreeMap<u32, BTreeSet<u8>> = BTreeMap::new();
-        for word in self.words.values().filter(|word| word.vrid() != 0) {
-            vrids.entry(word.port()).or_default().insert(word.vrid());
-        }
-        let mut desired = BTreeSet::new();
-        for (index, port) in &self.contents.ports {
-            let Some(link) = self.links.links().get(port.ifindex) else { continue };
-            let Some(master) = link.master.as_ref().filter(|master| master.kind == LinkKind::Bridge) else {
-                continue;
-            };
-            let virtual_macs = vrids.get(index).into_iter().flatten().map(|&vrid| Mac::of_vrid(vrid));
-            let macs = virtual_macs.chain([port.mac]);
-            let (bridge, ifindex) = (master.ifindex, link.ifindex);
-            desired.extend(macs.map(|mac| fdb::Entry { bridge, ifindex, mac: mac.octets() }));
-        }
+        let desired = fdb::entries(&self.contents, self.links.links());
         let mut problems = Vec::new();
         for change in self.fdb.changes(&desired) {
             let done = match change {
@@ -222,7 +208,7 @@ impl Agent {
         }
         warnings.extend(self.limits());
         self.shared.publish(Published {
-            state: self.state.as_ref().map_or_else(Arc::default, Arc::clone),
+            state: self.state.clone(),
             vips: self.desired.vips.clone(),
             eips: self.desired.eips.clone(),
             port_names: self.port_names.clone(),

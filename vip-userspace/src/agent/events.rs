@@ -3,18 +3,26 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
 
 use vip_common::{
-    tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, Target},
+    tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
     wire::Mac,
 };
 
 use super::{error::chain, history::Record, owners, run::Agent, shared::port_name, silent_owner::Use};
 use crate::{
-    net::{NetError, PacketSocket, Route, announcement, request},
+    net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
     state::Id,
 };
 
 /// What a refused frame is told apart by in the log: port and reason.
 pub(super) type Refusal = (u32, u32);
+
+/// The MAC that an owner receives a VIP by.
+fn mac_of(port: &PortEntry, word: OwnerWord) -> Mac {
+    match word.vrid() {
+        0 => port.mac,
+        vrid => Mac::of_vrid(vrid),
+    }
+}
 
 impl Agent {
     /// Reacts to events.
@@ -26,19 +34,31 @@ impl Agent {
             self.silent.answered(event.slot, event.port);
         }
         let mut moved = false;
+        let mut unheard = BTreeSet::new();
         for event in batch {
             match event.kind() {
                 Some(EventKind::Moved) => {
                     moved = true;
                     self.take_move(event);
+                    if self.late.moved(event.slot, event.port) {
+                        unheard.insert(event.slot);
+                    }
                 }
-                Some(EventKind::Damped) => tracing::debug!(
-                    vip = %self.vip_name(event.slot),
-                    port = %self.port_name(event.port),
-                    "a claim waits, because the VIP moved too often"
-                ),
+                Some(EventKind::Damped) => {
+                    self.late.waits(event.slot, event.port);
+                    tracing::debug!(
+                        vip = %self.vip_name(event.slot),
+                        port = %self.port_name(event.port),
+                        "a claim waits, because the VIP moved too often"
+                    );
+                }
                 Some(EventKind::Refused) => self.log_refusal(event, now),
-                Some(EventKind::MemberUses) => moved |= self.take_use(event, now),
+                Some(EventKind::MemberUses) => {
+                    if self.take_use(event, now) {
+                        moved = true;
+                        unheard.insert(event.slot);
+                    }
+                }
                 Some(EventKind::OwnerAnswered) => {}
                 None => tracing::debug!(?event, "an event of another version"),
             }
@@ -46,6 +66,15 @@ impl Agent {
         self.ask_silent_owners(now);
         if moved {
             self.owners_changed().await;
+        }
+        for slot in unheard {
+            if let Err(error) = self.tell_bridge(slot) {
+                tracing::debug!(
+                    "the new owner of {} was not announced: {}",
+                    self.vip_name(slot),
+                    chain(&error)
+                );
+            }
         }
     }
 
@@ -107,29 +136,46 @@ impl Agent {
     /// Sends the questions that are due.
     pub(super) fn ask_silent_owners(&mut self, now: Instant) {
         for (slot, word) in self.silent.due(now) {
-            if let Err(error) = self.ask(slot, word) {
+            let asked = self.ask(slot, word).unwrap_or_else(|error| {
                 tracing::debug!("the owner of {} was not asked: {}", self.vip_name(slot), chain(&error));
+                false
+            });
+            if !asked {
+                self.silent.not_asked(slot);
             }
         }
     }
 
-    /// Asks an owner whether it is still there, by an ARP probe (RFC 5227 section 1.1) to it alone.
-    fn ask(&self, slot: u32, word: OwnerWord) -> Result<(), NetError> {
+    /// Asks an owner whether it is still there, by an ARP probe (RFC 5227 section 1.1) to it alone. `false`: it
+    /// has no interface to ask it by.
+    fn ask(&self, slot: u32, word: OwnerWord) -> Result<bool, NetError> {
         let (Some(members), Some(port)) =
             (self.contents.members.get(&slot), self.contents.ports.get(&word.port()))
         else {
-            return Ok(());
+            return Ok(false);
         };
         if port.ifindex == 0 {
-            return Ok(());
+            return Ok(false);
         }
-        let owner = match word.vrid() {
-            0 => port.mac,
-            vrid => Mac::of_vrid(vrid),
-        };
+        let owner = mac_of(port, word).octets();
         let asker = Mac::of_address(members.address).octets();
-        let frame = request(asker, owner.octets(), asker, Ipv4Addr::UNSPECIFIED, members.address.into());
-        PacketSocket::open(port.ifindex)?.send(&frame)
+        let frame = request(asker, owner, asker, Ipv4Addr::UNSPECIFIED, members.address.into());
+        PacketSocket::open(port.ifindex)?.send(&frame)?;
+        Ok(true)
+    }
+
+    /// Announces a VIP's owner on the Linux bridge that its port belongs to, as its own claim would have if it had gone on there:
+    /// neighbours that are no ports know the owner by its real MAC.
+    fn tell_bridge(&self, slot: u32) -> Result<(), NetError> {
+        let Some((members, word)) = self.contents.members.get(&slot).zip(self.words.get(&slot)) else {
+            return Ok(());
+        };
+        let Some(port) = self.contents.ports.get(&word.port()) else { return Ok(()) };
+        let link = self.links.links().get(port.ifindex);
+        let master = link.and_then(|link| link.master.as_ref());
+        let Some(bridge) = master.filter(|master| master.kind == LinkKind::Bridge) else { return Ok(()) };
+        let frame = announcement(mac_of(port, *word).octets(), members.address.into());
+        PacketSocket::open(bridge.ifindex)?.send(&frame)
     }
 
     /// Tells whether events were lost since the last look. Open questions are forgotten then.

@@ -1,9 +1,14 @@
 //! Static forwarding entries on Linux bridges: which ones there shall be.
 //!
-//! An accepted claim goes on to the bridge, which then learns the owner's MAC; a claim that was not accepted must not move it. So
-//! the MAC of each port, and the virtual router MAC by which a port owns a VIP, stand fast.
+//! Frames that the port program takes never reach the bridge, which therefore would not learn where a port's MAC is. A virtual router
+//! MAC has no entry: it moves with its owner, whose accepted claims go on to the bridge and teach it, without an agent too.
 
 use std::collections::BTreeSet;
+
+use crate::{
+    net::{LinkKind, Links},
+    plan::Contents,
+};
 
 /// One entry: frames to this MAC leave the bridge by this member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,17 +30,35 @@ pub(super) enum Change {
     Make(Entry),
 }
 
-/// The entries that this agent made, and no others: only these are ever deleted.
+/// The entries that there shall be: one for each port whose interface is a member of a Linux bridge.
+pub(super) fn entries(contents: &Contents, links: &Links) -> BTreeSet<Entry> {
+    let of_ports = contents.ports.values().filter_map(|port| {
+        let link = links.get(port.ifindex)?;
+        let master = link.master.as_ref().filter(|master| master.kind == LinkKind::Bridge)?;
+        Some(Entry { bridge: master.ifindex, ifindex: link.ifindex, mac: port.mac.octets() })
+    });
+    of_ports.collect()
+}
+
+/// The entries that this agent and those before it made, and no others: only these are ever deleted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Made {
     entries: BTreeSet<Entry>,
+    /// What an earlier agent should have made. Nobody knows whether it did, so what is still wanted is made anew.
+    inherited: BTreeSet<Entry>,
 }
 
 impl Made {
+    /// Begins with the entries that an earlier agent should have made.
+    pub(super) fn inherit(inherited: BTreeSet<Entry>) -> Self {
+        Self { entries: BTreeSet::new(), inherited }
+    }
+
     /// The way to the desired entries: deletions first, because a MAC may pass from one member to another. What the kernel
     /// did is told by [`Self::done`].
     pub(super) fn changes(&self, desired: &BTreeSet<Entry>) -> Vec<Change> {
-        let gone = self.entries.difference(desired).copied().map(Change::Delete);
+        let made = self.entries.union(&self.inherited);
+        let gone = made.filter(|entry| !desired.contains(entry)).copied().map(Change::Delete);
         let new = desired.difference(&self.entries).copied().map(Change::Make);
         gone.chain(new).collect()
     }
@@ -43,7 +66,10 @@ impl Made {
     /// The change was made.
     pub(super) fn done(&mut self, change: Change) {
         match change {
-            Change::Delete(entry) => drop(self.entries.remove(&entry)),
+            Change::Delete(entry) => {
+                self.inherited.remove(&entry);
+                self.entries.remove(&entry);
+            }
             Change::Make(entry) => drop(self.entries.insert(entry)),
         }
     }
@@ -74,6 +100,20 @@ mod tests {
         made.done(Change::Make(entry));
         assert_eq!(made.changes(&[entry].into()), []);
         assert_eq!(made.changes(&BTreeSet::new()), [Change::Delete(entry)]);
+    }
+
+    #[test]
+    fn what_an_earlier_agent_made_is_deleted_or_made_anew() {
+        let left = Entry { bridge: 1, ifindex: 2, mac: MAC };
+        let stays = Entry { bridge: 1, ifindex: 3, mac: [2; 6] };
+        let mut made = Made::inherit([left, stays].into());
+        assert_eq!(made.changes(&[stays].into()), [Change::Delete(left), Change::Make(stays)]);
+        made.done(Change::Delete(left));
+        made.done(Change::Make(stays));
+        assert_eq!(made.changes(&[stays].into()), []);
+        assert_eq!(made.changes(&BTreeSet::new()), [Change::Delete(stays)]);
+        made.done(Change::Delete(stays));
+        assert_eq!(made.changes(&BTreeSet::new()), []);
     }
 
     #[test]

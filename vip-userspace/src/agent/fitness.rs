@@ -1,13 +1,16 @@
 //! Whether a state that is valid in itself also fits this host as it is now.
 
-use std::io::ErrorKind;
+use std::{collections::BTreeSet, io::ErrorKind};
 
 use super::AgentError;
 use crate::{
-    config::Config,
+    config::{Config, EipNetwork},
     net::{Links, RouteTable},
     state::{Router, State, StateError},
 };
+
+/// Name of the loopback interface of each network namespace.
+const LOOPBACK: &str = "lo";
 
 /// What a version of the state's file is worth on this host.
 pub(super) enum Judged {
@@ -49,7 +52,9 @@ pub(super) fn judge(
             return Judged::Refused(StateError::Read { path: config.source.clone(), source }.into());
         }
     };
-    let mut problems = held_gateways(&state, routes);
+    let mut problems = held_addresses(&state, routes);
+    problems.extend(reserved_eips(&state, &config.eip_networks));
+    problems.extend(ports_on_host(&state, links));
     problems.extend(ports_on_uplink(&state, &config.uplink, links));
     if problems.is_empty() {
         return Judged::Fits(state);
@@ -58,8 +63,44 @@ pub(super) fn judge(
     Judged::Unfit { state, error }
 }
 
+/// Addresses that the state gives away, but the host itself holds.
+pub(super) fn held_addresses(state: &State, routes: &RouteTable) -> Vec<String> {
+    let mut problems = held_gateways(state, routes);
+    let held = state.eips.values().filter(|eip| routes.holds_address(eip.address));
+    problems.extend(held.map(|eip| {
+        format!(
+            "eip {}: this host itself holds {}, so all its own traffic would go to the guest; take another address, or remove \
+             this one from the host",
+            eip.id, eip.address
+        )
+    }));
+    problems
+}
+
+/// EIPs that are their network's gateway, or no host's address in it.
+fn reserved_eips(state: &State, networks: &[EipNetwork]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for eip in state.eips.values() {
+        for EipNetwork { id, cidr, gateway } in networks {
+            // RFC 3021: networks of two addresses, and of one, have neither a first nor a last one to spare.
+            let spare = cidr.prefix() < 31;
+            let what = match eip.address {
+                address if address == *gateway => "gateway",
+                address if spare && address == cidr.network() => "network address",
+                address if spare && address == cidr.broadcast() => "broadcast address",
+                _ => continue,
+            };
+            problems.push(format!(
+                "eip {}: {} is the {what} of the EIP network {id}; take another address",
+                eip.id, eip.address
+            ));
+        }
+    }
+    problems
+}
+
 /// Gateways that the forwarder shall answer for, but the host itself holds: it would answer as well.
-pub(super) fn held_gateways(state: &State, routes: &RouteTable) -> Vec<String> {
+fn held_gateways(state: &State, routes: &RouteTable) -> Vec<String> {
     state
         .subnets
         .values()
@@ -72,6 +113,27 @@ pub(super) fn held_gateways(state: &State, routes: &RouteTable) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Ports whose interface carries the host's own traffic: the loopback interface, or what other ports' interfaces are members of.
+fn ports_on_host(state: &State, links: &Links) -> Vec<String> {
+    let of_ports = state.ports.values().filter_map(|port| links.by_name(&port.interface));
+    let masters: BTreeSet<u32> =
+        of_ports.filter_map(|link| link.master.as_ref().map(|master| master.ifindex)).collect();
+    let is_master = |name: &str| links.by_name(name).is_some_and(|link| masters.contains(&link.ifindex));
+    let mut problems = Vec::new();
+    for port in state.ports.values() {
+        let what = match port.interface.as_str() {
+            LOOPBACK => "the host's loopback interface",
+            name if is_master(name) => "the bridge or bond that other ports' interfaces belong to",
+            _ => continue,
+        };
+        problems.push(format!(
+            "port {}: its interface {} is {what}, which cannot be a guest's; name the guest's interface",
+            port.id, port.interface
+        ));
+    }
+    problems
 }
 
 /// Ports whose interface is the uplink, or the bridge or bond that it belongs to.
@@ -88,4 +150,95 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        net::{Link, LinkKind, Master},
+        state,
+    };
+
+    const STATE: &str = "
+hosts: [{ id: hv1, vtep: 172.31.0.1 }]
+vpcs: [{ id: red, vni: 100 }]
+subnets: [{ id: web, vpc: red, cidr: 10.0.0.0/24, gateway: 10.0.0.1 }]
+ports:
+  - { id: a, subnet: web, host: hv1, interface: IFACE, mac: '02:00:00:00:00:0a', address: 10.0.0.10 }
+  - { id: b, subnet: web, host: hv1, interface: tap1, mac: '02:00:00:00:00:0b', address: 10.0.0.11 }
+eips: [{ id: e, address: EIP, port: a }]
+";
+
+    fn state(interface: &str, eip: &str) -> State {
+        let text = STATE.replace("IFACE", interface).replace("EIP", eip);
+        state::parse(&text, "test", Some("hv1")).expect("a valid state")
+    }
+
+    fn network(cidr: &str, gateway: &str) -> EipNetwork {
+        EipNetwork {
+            id: "public".to_owned(),
+            cidr: cidr.parse().expect("a prefix"),
+            gateway: gateway.parse().expect("an address"),
+        }
+    }
+
+    fn link(ifindex: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
+        Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            running: true,
+            carrier: true,
+            kind,
+            master: master.map(|ifindex| Master { ifindex, kind: LinkKind::Bridge }),
+            xdp: None,
+        }
+    }
+
+    #[test]
+    fn an_eip_that_the_host_holds_is_refused() {
+        let mut routes = RouteTable::default();
+        assert_eq!(held_addresses(&state("tap0", "198.51.100.1"), &routes), [] as [String; 0]);
+        routes.local.insert("198.51.100.1/32".parse().expect("a prefix"));
+        let problems = held_addresses(&state("tap0", "198.51.100.1"), &routes).join("\n");
+        assert!(problems.starts_with("eip e: this host itself holds 198.51.100.1"), "{problems}");
+        assert_eq!(held_addresses(&state("tap0", "198.51.100.2"), &routes), [] as [String; 0]);
+    }
+
+    #[test]
+    fn an_eip_that_is_no_hosts_address_of_its_network_is_refused() {
+        let networks = [network("203.0.113.0/24", "203.0.113.1")];
+        for (eip, what) in [
+            ("203.0.113.0", "the network address of"),
+            ("203.0.113.1", "the gateway of"),
+            ("203.0.113.255", "the broadcast address of"),
+        ] {
+            let problems = reserved_eips(&state("tap0", eip), &networks).join("\n");
+            assert!(problems.contains(what), "{eip}: {problems}");
+        }
+        assert_eq!(reserved_eips(&state("tap0", "203.0.113.10"), &networks), [] as [String; 0]);
+        assert_eq!(
+            reserved_eips(&state("tap0", "203.0.113.1"), &[network("203.0.113.0/31", "203.0.113.0")]),
+            [] as [String; 0]
+        );
+    }
+
+    #[test]
+    fn a_port_on_the_loopback_interface_or_on_other_ports_bridge_is_refused() {
+        let links = Links::of([
+            link(1, "lo", LinkKind::Device, None),
+            link(2, "tap0", LinkKind::Tun, Some(9)),
+            link(3, "tap1", LinkKind::Tun, Some(9)),
+            link(8, "br1", LinkKind::Bridge, None),
+            link(9, "br0", LinkKind::Bridge, None),
+        ]);
+        let problems = |interface: &str| ports_on_host(&state(interface, "203.0.113.10"), &links).join("\n");
+        assert!(problems("lo").starts_with("port a: its interface lo is the host's loopback interface"));
+        assert!(problems("br0").starts_with("port a: its interface br0 is the bridge or bond"));
+        assert_eq!(problems("tap0"), "");
+        assert_eq!(problems("br1"), "");
+    }
 }

@@ -8,6 +8,7 @@
 //! are shown. The tables are the truth: they are read at the start, and again after a step that failed.
 
 mod announce;
+mod attachments;
 mod converge;
 mod error;
 mod events;
@@ -15,6 +16,7 @@ mod fdb;
 mod fitness;
 mod history;
 mod interfaces;
+mod late_claims;
 mod next_hops;
 mod owners;
 mod quiet;

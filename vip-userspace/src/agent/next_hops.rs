@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use ipnetwork::Ipv4Network;
 use vip_common::{
     tables::{NextHop, RouteEntry, RouteKind},
     wire::{Ipv4, Mac},
@@ -167,9 +168,19 @@ fn entries_of(table: &RouteTable) -> Routes {
         };
         (prefix, kind)
     });
+    // Nothing is broadcast to a neighbouring network.
+    let broadcasts = table.entries.iter().filter_map(|(prefix, route)| match route {
+        Route::OnLink { .. } if prefix.prefix() <= 30 => {
+            let last = Ipv4Network::new(prefix.broadcast(), 32).ok()?;
+            Some((last, RouteKind::Elsewhere))
+        }
+        _ => None,
+    });
     // The kernel asks for its own addresses first.
     routes
-        .chain(table.local.iter().map(|prefix| (prefix, RouteKind::Local)))
+        .map(|(prefix, kind)| (*prefix, kind))
+        .chain(broadcasts)
+        .chain(table.local.iter().map(|prefix| (*prefix, RouteKind::Local)))
         .map(|(prefix, kind)| ((prefix.network().into(), prefix.prefix()), RouteEntry::new(kind)))
         .collect()
 }

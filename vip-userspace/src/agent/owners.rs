@@ -7,6 +7,9 @@ use crate::{
     net::BootClock,
 };
 
+/// Stands in MOVES for a port that has left: no index is that high.
+const GONE: u32 = u32::MAX;
+
 /// Ends the ownership and the waiting claim of a port, or of anybody if `port` is `None`.
 pub(super) fn release(tables: &Tables, slot: u32, port: Option<u32>) -> Result<(), KernelError> {
     let concerns = |owner: u32| owner != 0 && port.is_none_or(|port| port == owner);
@@ -54,9 +57,40 @@ pub(super) fn begin(tables: &Tables, slot: u32) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Makes a slot's remembered moves name nobody instead of a port whose index may pass to another one.
+pub(super) fn forget(tables: &Tables, slot: u32, port: u32) -> Result<(), KernelError> {
+    let first = Move::index(slot, 0);
+    for index in first..first + MOVES_PER_VIP {
+        if let Some(entry) = without(tables.moves.get(index)?, port) {
+            tables.moves.set(index, entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// The move without a port's index; `None` if it does not name it.
+fn without(entry: Move, port: u32) -> Option<Move> {
+    let other = |index| if index == port { GONE } else { index };
+    let entry_without = Move { port: other(entry.port), previous: other(entry.previous), ..entry };
+    (entry_without != entry).then_some(entry_without)
+}
+
 fn record(tables: &Tables, slot: u32, old: OwnerWord, port: u32, form: ClaimForm) -> Result<(), KernelError> {
     let epoch = old.epoch() + 1;
     let at = BootClock::now()?.boot_ns();
     let entry = Move { epoch, at, port, previous: old.port(), form: form.number(), zero: 0 };
     tables.moves.set(Move::index(slot, epoch), entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_that_names_a_port_which_left_names_no_index_any_more() {
+        let entry = Move { epoch: 9, at: 77, port: 2, previous: 1, form: 1, zero: 0 };
+        assert_eq!(without(entry, 2), Some(Move { port: GONE, ..entry }));
+        assert_eq!(without(entry, 1), Some(Move { previous: GONE, ..entry }));
+        assert_eq!(without(entry, 3), None);
+    }
 }

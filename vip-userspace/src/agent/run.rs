@@ -20,6 +20,7 @@ use super::{
     fdb,
     fitness::{Judged, judge},
     interfaces::Uplink,
+    late_claims::LateClaims,
     next_hops::NextHops,
     quiet::Quiet,
     reload::StateFile,
@@ -157,6 +158,7 @@ pub(super) struct Agent {
     /// EIPs in networks that the uplink is in, with their targets.
     pub(super) announceable: Vec<(Ipv4Addr, Target)>,
     pub(super) silent: SilentOwners,
+    pub(super) late: LateClaims,
     pub(super) quiet: Quiet<Refusal>,
     pub(super) lost: u64,
 
@@ -253,11 +255,15 @@ impl Agent {
         let now = Instant::now();
         if self.keep_alive_at <= now {
             self.keep_alive_at = now + KEEP_ALIVE;
+            self.vouch_for_neighbours();
             self.keep_neighbours_alive().await;
         }
         if self.look_at <= now {
             self.look_at = now + LOOK;
             self.look_at_owners().await;
+            if self.notice_detached() {
+                self.converge().await;
+            }
         }
         self.ask_silent_owners(now);
         self.announce(now);

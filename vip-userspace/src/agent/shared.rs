@@ -8,14 +8,17 @@ use std::{
 use tokio::runtime::Handle;
 use vip_common::tables::{MOVES_PER_VIP, Move};
 
-use super::history::{History, Record};
+use super::{
+    error::chain,
+    history::{History, Record},
+};
 use crate::{
     api::{
         Timestamp,
         status::{Attachment, DeliveryPath, SyncStatus, UplinkStatus},
     },
     config::Config,
-    kernel::{LossTracing, Tables},
+    kernel::{KernelError, LossTracing, Tables},
     net::Netlink,
     state::{Id, State},
 };
@@ -34,7 +37,8 @@ pub(super) struct InterfaceFacts {
 /// What was true when the agent last changed something. Owners and counters are read when somebody asks.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
-    pub(super) state: Arc<State>,
+    /// The state in force; `None`: no valid one has been read yet.
+    pub(super) state: Option<Arc<State>>,
     /// Slots by the VIP's id.
     pub(super) vips: BTreeMap<Id, u32>,
     /// Indexes of counters by the EIP's id.
@@ -50,9 +54,9 @@ pub(super) struct Published {
     pub(super) tables: Vec<(&'static str, u64, u64)>,
 }
 
-/// The id of a port; one that left before this agent came has no name any more.
+/// The id of a port; one that has left, or whose index says nothing any more, has no name.
 pub(super) fn port_name(names: &BTreeMap<u32, Id>, index: u32) -> Id {
-    names.get(&index).map_or_else(|| Id::from("(unknown)"), Id::clone)
+    names.get(&index).map_or_else(|| Id::from("(gone)"), Id::clone)
 }
 
 /// Shared by the agent, which writes, and the server's threads, which read.
@@ -64,6 +68,8 @@ pub(super) struct Shared {
     pub(super) started_at: Timestamp,
     pub(super) adopted: bool,
     pub(super) losses: LossTracing,
+    /// What interfaces had dropped when the agent came to use them, by ifindex.
+    dropped_before: Mutex<BTreeMap<u32, u64>>,
     history: Mutex<History>,
     published: RwLock<Arc<Published>>,
 }
@@ -86,6 +92,7 @@ impl Shared {
             started_at,
             adopted,
             losses,
+            dropped_before: Mutex::default(),
             history: Mutex::default(),
             published: RwLock::new(Arc::new(published)),
         }
@@ -99,19 +106,33 @@ impl Shared {
         Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What interfaces had dropped when the agent came to use them, by ifindex.
+    pub(super) fn dropped_before(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
+        self.dropped_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The moves that the tables remember of a slot, the oldest first.
+    /// As [`Self::moves`], with a failure logged: the next look reads again.
     pub(super) fn read_moves(&self, slot: u32, names: &BTreeMap<u32, Id>) -> Vec<Record> {
-        let Ok(owner) = self.tables.owners.load(slot) else { return Vec::new() };
+        self.moves(slot, names).unwrap_or_else(|error| {
+            tracing::warn!("{}", chain(&error));
+            Vec::new()
+        })
+    }
+
+    /// The moves that the tables remember of a slot, the oldest first.
+    pub(super) fn moves(&self, slot: u32, names: &BTreeMap<u32, Id>) -> Result<Vec<Record>, KernelError> {
+        let owner = self.tables.owners.load(slot)?;
         let first = Move::index(slot, 0);
-        let mut moves: Vec<Record> = (first..first + MOVES_PER_VIP)
-            .filter_map(|index| self.tables.moves.get(index).ok())
-            .filter_map(|entry| Record::of(&entry, owner.word, |port| port_name(names, port)))
-            .collect();
+        let mut moves = Vec::new();
+        for index in first..first + MOVES_PER_VIP {
+            let entry = self.tables.moves.get(index)?;
+            moves.extend(Record::of(&entry, owner.word, |port| port_name(names, port)));
+        }
         moves.sort_by_key(|record| record.epoch);
-        moves
+        Ok(moves)
     }
 }

@@ -73,6 +73,11 @@ impl SilentOwners {
         }
     }
 
+    /// A question could not be sent: silence means nothing, and the next use asks anew.
+    pub(super) fn not_asked(&mut self, slot: u32) {
+        self.cases.remove(&slot);
+    }
+
     /// Forgets all cases: an answer may have been lost.
     pub(super) fn forget(&mut self) {
         self.cases.clear();
@@ -150,6 +155,19 @@ mod tests {
         assert_eq!(silent.next(), None);
         assert_eq!(silent.member_uses(4, WORD, start + Duration::from_secs(2)), Use::Asking);
         assert_eq!(run(&mut silent, start + Duration::from_secs(2)).0, 3);
+    }
+
+    #[test]
+    fn an_owner_that_could_not_be_asked_is_not_silent() {
+        let start = Instant::now();
+        let mut silent = SilentOwners::default();
+        silent.member_uses(4, WORD, start);
+        assert_eq!(silent.due(start), [(4, WORD)]);
+        silent.not_asked(4);
+        assert_eq!(silent.next(), None);
+        let later = start + Duration::from_secs(2);
+        assert_eq!(silent.member_uses(4, WORD, later), Use::Asking);
+        assert_eq!(run(&mut silent, later).0, 3);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use super::{
     announce::Announcer,
     fdb,
     fitness::judge,
+    interfaces::Uplink,
+    late_claims::LateClaims,
     next_hops::NextHops,
     quiet::Quiet,
     reload::StateFile,
@@ -48,13 +50,19 @@ struct Watches {
 }
 
 impl Watches {
-    async fn open() -> Result<Self, AgentError> {
+    /// Looks at everything once, the uplink's routes and neighbours included: what an earlier vipd wrote of them stands in the tables
+    /// and must not be taken for gone.
+    async fn open(config: &Config) -> Result<Self, AgentError> {
         let netlink = Netlink::open()?;
+        let links = LinkWatch::open(&netlink).await?;
+        let uplink = Uplink::find(&config.uplink, links.links())?;
+        let routed_by: BTreeSet<u32> = uplink.iter().map(|uplink| uplink.routed_by).collect();
+        let both = uplink.iter().flat_map(|uplink| [uplink.ifindex, uplink.routed_by]).collect();
         Ok(Self {
-            links: LinkWatch::open(&netlink).await?,
+            links,
             features: XdpFeatureWatch::open(&Netdev::open().await?).await?,
-            routes: RouteWatch::open(&netlink, BTreeSet::new()).await?,
-            neighbours: NeighbourWatch::open(&netlink, BTreeSet::new()).await?,
+            routes: RouteWatch::open(&netlink, both).await?,
+            neighbours: NeighbourWatch::open(&netlink, routed_by).await?,
             extra_rules: netlink.extra_rules().await?,
             netlink,
         })
@@ -80,7 +88,7 @@ impl Agent {
         }
         let pins = PinDir::open(&config.bpffs)?;
         let locked_at = Instant::now();
-        let watches = Watches::open().await?;
+        let watches = Watches::open(&config).await?;
         let mut file = StateFile::open(&config.source, &config.host)?;
         let first = file.read().await;
         let judged = judge(&config, first, watches.links.links(), watches.routes.table());
@@ -144,10 +152,12 @@ impl Agent {
             mask: network.cidr.mask().into(),
             gateway: network.gateway.into(),
         });
+        let contents = table_steps::read(&tables)?;
         Ok(Self {
             capacity: config.capacity,
             networks: networks.collect(),
-            contents: table_steps::read(&tables)?,
+            fdb: fdb::Made::inherit(fdb::entries(&contents, links.links())),
+            contents,
             next_hops: NextHops::read(&tables)?,
             resting: if adopted { Resting::everything(locked_at) } else { Resting::default() },
             lost: tables.meters.lost(MeterClass::Ownership)?,
@@ -175,10 +185,10 @@ impl Agent {
             uplink_attached: None,
             attached: BTreeSet::new(),
             strays_removed: false,
-            fdb: fdb::Made::default(),
             announcer: Announcer::default(),
             announceable: Vec::new(),
             silent: SilentOwners::default(),
+            late: LateClaims::default(),
             quiet: Quiet::default(),
             look_at: Instant::now(),
             keep_alive_at: Instant::now(),
@@ -210,7 +220,7 @@ impl Agent {
 /// What there is to see before anything was done.
 fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
     Published {
-        state: Arc::default(),
+        state: None,
         vips: BTreeMap::new(),
         eips: BTreeMap::new(),
         port_names: BTreeMap::new(),

@@ -1,24 +1,36 @@
 //! How the host is doing, as the operator sees it.
 
-use std::process;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process,
+};
 
-use vip_common::tables::MeterClass;
+use vip_common::{DropReason, tables::MeterClass};
 
-use super::shared::{Published, Shared};
+use super::{
+    error::chain,
+    run::Agent,
+    shared::{Published, Shared},
+};
 use crate::{
     api::status::{
         Attachment, DropCount, EventsLost, InterfaceLoss, LossSource, LossStatus, PortStatus, StatusView,
         TableUse,
     },
-    kernel::LossTracing,
+    kernel::{KernelError, LossTracing},
+    net::{LinkStats, NetError},
 };
 
 impl Shared {
     /// Reads the counters and puts everything together. Blocks; for threads that may.
-    pub(super) fn status_view(&self) -> StatusView {
+    pub(super) fn status_view(&self) -> Result<StatusView, KernelError> {
         let facts = self.published();
-        let lost = |class| self.tables.meters.lost(class).unwrap_or_default();
-        StatusView {
+        let mut drops = BTreeMap::new();
+        for reason in DropReason::ALL {
+            drops.insert(reason.index(), self.tables.drops.sum(reason.index())?);
+        }
+        let meters = &self.tables.meters;
+        Ok(StatusView {
             host: self.config.host.clone(),
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -26,8 +38,8 @@ impl Shared {
             adopted: self.adopted,
             uplink: facts.uplink.clone(),
             ports: self.port_statuses(&facts),
-            drops: DropCount::list(|reason| self.tables.drops.sum(reason.index()).unwrap_or_default()),
-            losses: self.losses(&facts),
+            drops: DropCount::list(|reason| drops.get(&reason.index()).copied().unwrap_or_default()),
+            losses: self.losses(&facts)?,
             sync: facts.sync.clone(),
             tables: facts
                 .tables
@@ -35,15 +47,16 @@ impl Shared {
                 .map(|&(table, used, capacity)| TableUse { table: table.to_owned(), used, capacity })
                 .collect(),
             events_lost: EventsLost {
-                ownership: lost(MeterClass::Ownership),
-                refusals: lost(MeterClass::Refusal),
+                ownership: meters.lost(MeterClass::Ownership)?,
+                refusals: meters.lost(MeterClass::Refusal)?,
             },
             warnings: facts.warnings.clone(),
-        }
+        })
     }
 
     fn port_statuses(&self, facts: &Published) -> Vec<PortStatus> {
-        let ports = facts.state.ports.values().filter(|port| *port.host == *self.config.host);
+        let ports = facts.state.iter().flat_map(|state| state.ports.values());
+        let ports = ports.filter(|port| *port.host == *self.config.host);
         ports
             .map(|port| {
                 let interface = facts.interfaces.get(&port.interface);
@@ -63,34 +76,59 @@ impl Shared {
             .collect()
     }
 
-    fn losses(&self, facts: &Published) -> LossStatus {
-        match &self.losses {
-            LossTracing::Attached => LossStatus {
-                source: LossSource::Tracepoint,
-                why: "the kernel's tracepoints of failed redirects are attached".to_owned(),
-                packets: self.tables.xmit_errors.sum(0).unwrap_or_default(),
-                interfaces: Vec::new(),
-            },
-            LossTracing::Refused(why) => {
-                let interfaces = self.interface_losses(facts);
-                LossStatus {
-                    source: LossSource::InterfaceStatistics,
-                    why: format!("the kernel refuses its tracepoints: {why}"),
-                    packets: interfaces.iter().map(|loss| loss.packets).sum(),
-                    interfaces,
-                }
-            }
-        }
+    fn losses(&self, facts: &Published) -> Result<LossStatus, KernelError> {
+        let interfaces = self.interface_losses(facts);
+        let interface_packets = interfaces.iter().map(|loss| loss.packets).sum();
+        let (source, why, packets) = match &self.losses {
+            LossTracing::Attached => (
+                LossSource::Tracepoint,
+                "the kernel's tracepoints of XDP redirects are attached".to_owned(),
+                self.tables.xmit_errors.sum(0)?,
+            ),
+            LossTracing::Refused(why) => (
+                LossSource::InterfaceStatistics,
+                format!("the kernel refuses its tracepoints: {why}"),
+                interface_packets,
+            ),
+        };
+        Ok(LossStatus { source, why, packets, interface_packets, interfaces })
     }
 
+    /// What the interfaces dropped since the agent came to use them; those whose numbers cannot be read are left out.
     fn interface_losses(&self, facts: &Published) -> Vec<InterfaceLoss> {
+        let before = self.dropped_before().clone();
         let ports = facts.interfaces.iter().map(|(name, interface)| (name, Some(interface.ifindex)));
         let all = ports.chain([(&facts.uplink.name, facts.uplink.ifindex)]);
         all.filter_map(|(name, ifindex)| {
+            let before = before.get(&ifindex?)?;
             // One that went just now has no numbers.
             let stats = self.runtime.block_on(self.netlink.link_stats(ifindex?)).ok()?;
-            Some(InterfaceLoss { interface: name.clone(), packets: stats.tx_dropped + stats.tx_errors })
+            Some(InterfaceLoss { interface: name.clone(), packets: dropped(&stats).saturating_sub(*before) })
         })
         .collect()
     }
+}
+
+impl Agent {
+    /// Notes what the interfaces that programs are attached to have dropped before.
+    pub(super) async fn note_dropped_before(&self) {
+        let used: BTreeSet<u32> = self.attached.iter().copied().chain(self.uplink_attached).collect();
+        let mut before = self.shared.dropped_before().clone();
+        before.retain(|ifindex, _| used.contains(ifindex));
+        for ifindex in used {
+            if before.contains_key(&ifindex) {
+                continue;
+            }
+            match self.netlink.link_stats(ifindex).await {
+                Ok(stats) => drop(before.insert(ifindex, dropped(&stats))),
+                Err(NetError::NoSuchInterface { .. }) => {}
+                Err(error) => tracing::warn!("{}", chain(&error)),
+            }
+        }
+        *self.shared.dropped_before() = before;
+    }
+}
+
+fn dropped(stats: &LinkStats) -> u64 {
+    stats.tx_dropped + stats.tx_errors
 }

@@ -75,6 +75,7 @@ pub(super) fn carry_out(tables: &Tables, step: &Step) -> Result<(), KernelError>
         Step::RemoveInterface(ifindex) => tables.ifports.remove(&ifindex).map(drop),
         Step::Release { slot, port } => owners::release(tables, slot, port),
         Step::RemoveGrant(key) => tables.grants.remove(&key).map(drop),
+        Step::ForgetPort { slot, port } => owners::forget(tables, slot, port),
         Step::ClearMembers(slot) => tables.members.set(slot, Members::default()),
         Step::ClearPort(index) => tables.ports.set(index, PortEntry::default()),
         Step::RemovePortDev(index) => tables.port_devs.clear(index),

@@ -1,6 +1,6 @@
 //! The uplink: CONFIG, its programs, routes and neighbours.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use vip_common::{
     tables::{Config as HostEntry, ConfigFlags, LAYOUT_VERSION},
@@ -16,10 +16,19 @@ use super::{
 };
 use crate::{
     api::status::{UplinkStatus, XdpView},
-    kernel::{Attached, KernelError},
-    net::{NeighbourEvent, NetError, XdpAttachmentMode},
+    kernel::{Attached, KernelError, XdpMode},
+    net::{BootClock, NeighbourEvent, NetError},
     state::MacAddr,
 };
+
+/// How long the programs believe NEXTHOPS after the agent last vouched for it: a few of its turns of keeping neighbours alive.
+const VOUCHED_FOR: Duration = Duration::from_secs(30);
+
+/// Until when the programs may believe NEXTHOPS, in nanoseconds since boot; without a clock, never.
+fn neighbours_until() -> u64 {
+    let vouched = u64::try_from(VOUCHED_FOR.as_nanos()).unwrap_or_default();
+    BootClock::now().map_or(0, |clock| clock.boot_ns().saturating_add(vouched))
+}
 
 impl Agent {
     /// Looks for the uplink anew.
@@ -60,6 +69,7 @@ impl Agent {
         self.set_problems("uplink", stack.into_iter().collect());
         self.follow_uplink();
         self.reconsider();
+        self.notice_detached();
         self.converge().await;
     }
 
@@ -92,6 +102,7 @@ impl Agent {
             entry.uplink_mac = Mac::new(uplink.mac);
         }
         entry.flags = flags;
+        entry.neighbours_until = neighbours_until();
         problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
         problems.extend(self.next_hops.set_routes(&self.tables, self.routes.table()));
         let routed_by = self.uplink.as_ref().map(|uplink| uplink.routed_by);
@@ -99,6 +110,16 @@ impl Agent {
         problems.extend(self.next_hops.set_neighbours(&self.tables, neighbours));
         problems.extend(unsupported(self.routes.table()));
         self.set_problems("routes and neighbours", problems);
+    }
+
+    /// Lets the programs go on believing NEXTHOPS.
+    pub(super) fn vouch_for_neighbours(&self) {
+        let vouched = self.tables.config.get(0).and_then(|entry| {
+            self.tables.config.set(0, HostEntry { neighbours_until: neighbours_until(), ..entry })
+        });
+        if let Err(error) = vouched {
+            tracing::warn!("{}", chain(&error));
+        }
     }
 
     /// Attaches the uplink's programs.
@@ -173,7 +194,6 @@ impl Agent {
         let links = self.links.links();
         let link = self.uplink.as_ref().and_then(|uplink| links.get(uplink.ifindex));
         let attached = link.filter(|link| self.uplink_attached == Some(link.ifindex));
-        let mode = attached.and_then(|link| link.xdp).map(|xdp| xdp.mode);
         let routed_by = self.uplink.as_ref().filter(|uplink| uplink.routed_by != uplink.ifindex);
         let pin = link.map_or_else(|| "uplink".to_owned(), |link| format!("uplink_{}", link.ifindex));
         UplinkStatus {
@@ -181,22 +201,13 @@ impl Agent {
             ifindex: link.map(|link| link.ifindex),
             mac: self.uplink.as_ref().map(|uplink| MacAddr::new(uplink.mac)),
             mtu: link.map(|link| link.mtu),
-            xdp: mode.or_else(|| attached.map(|_| self.configured_mode())).map(|mode| match mode {
-                XdpAttachmentMode::Generic => XdpView::Generic,
-                XdpAttachmentMode::Native | XdpAttachmentMode::Hardware | XdpAttachmentMode::Multiple => {
-                    XdpView::Native
-                }
+            // Attaching has verified the mode.
+            xdp: attached.map(|_| match self.xdp_mode() {
+                XdpMode::Generic => XdpView::Generic,
+                XdpMode::Native => XdpView::Native,
             }),
             link: self.config.bpffs.join("links").join(pin),
             routed_by: routed_by.and_then(|uplink| Some(links.get(uplink.routed_by)?.name.clone())),
-        }
-    }
-
-    /// What attaching has verified, until the interface's own word has come in.
-    fn configured_mode(&self) -> XdpAttachmentMode {
-        match self.xdp_mode() {
-            crate::kernel::XdpMode::Native => XdpAttachmentMode::Native,
-            crate::kernel::XdpMode::Generic => XdpAttachmentMode::Generic,
         }
     }
 }

@@ -1,22 +1,26 @@
 //! The objects as the operator sees them.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
     tables::{Move, OwnerWord, Traffic},
     wire::Mac,
 };
 
-use super::shared::{Published, Shared};
+use super::{
+    error::chain,
+    shared::{Published, Shared},
+};
 use crate::{
     api::{
-        Source, Timestamp,
+        Source, Timestamp, Unavailable,
         model::{
             EipView, HostView, MoveView, OwnerView, PortBinding, PortView, Right, RouterView, SubnetView,
             VipBinding, VipState, VipView, VpcView,
         },
         status::StatusView,
     },
+    kernel::KernelError,
     net::BootClock,
     state::{Eip, EipTarget, Id, Kind, MacAddr, Port, Rights, Router, State, Subnet, Vip, Vpc},
 };
@@ -49,6 +53,9 @@ fn strings<'a>(ids: impl IntoIterator<Item = &'a Id>) -> Vec<String> {
 struct View<'a> {
     shared: &'a Shared,
     facts: &'a Published,
+    state: &'a State,
+    /// Why something could not be read, if so: the answer is worth nothing then.
+    unread: RefCell<Option<String>>,
     clock: Option<BootClock>,
     /// The EIPs by what they lead to.
     eips: BTreeMap<&'a EipTarget, &'a Id>,
@@ -57,19 +64,34 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn of(shared: &'a Shared, facts: &'a Published) -> Self {
-        let eips = facts.state.eips.values().map(|eip| (&eip.target, &eip.id)).collect();
+    fn of(shared: &'a Shared, facts: &'a Published) -> Result<Self, Unavailable> {
+        let Some(state) = facts.state.as_deref() else {
+            let reason = facts.sync.error.clone().unwrap_or_else(|| "it was not looked for yet".to_owned());
+            return Err(Unavailable::NoState { reason });
+        };
+        let eips = state.eips.values().map(|eip| (&eip.target, &eip.id)).collect();
         let mut bound: BTreeMap<&Id, Vec<(&Vip, Rights)>> = BTreeMap::new();
-        for vip in facts.state.vips.values() {
+        for vip in state.vips.values() {
             for (port, rights) in &vip.bindings {
                 bound.entry(port).or_default().push((vip, *rights));
             }
         }
-        Self { shared, facts, clock: BootClock::now().ok(), eips, bound }
+        let (clock, unread) = (BootClock::now().ok(), RefCell::default());
+        Ok(Self { shared, facts, state, unread, clock, eips, bound })
     }
 
     fn state(&self) -> &'a State {
-        &self.facts.state
+        self.state
+    }
+
+    /// What was read; `None`, and no answer in the end, if it could not be.
+    fn read<T>(&self, result: Result<T, KernelError>) -> Option<T> {
+        result.map_err(|error| *self.unread.borrow_mut() = Some(chain(&error))).ok()
+    }
+
+    /// The answer, if all that it was made of could be read.
+    fn answer<T>(&self, answer: T) -> Result<T, Unavailable> {
+        self.unread.take().map_or(Ok(answer), |reason| Err(Unavailable::Unread { reason }))
     }
 
     /// The EIP that leads to a target.
@@ -80,7 +102,7 @@ impl<'a> View<'a> {
     /// The word of a VIP; one that is not in the tables is unowned.
     fn word(&self, vip: &Id) -> OwnerWord {
         let slot = self.facts.vips.get(vip);
-        slot.and_then(|&slot| self.shared.tables.owners.load(slot).ok())
+        slot.and_then(|&slot| self.read(self.shared.tables.owners.load(slot)))
             .map_or(OwnerWord::default(), |entry| entry.word)
     }
 
@@ -177,7 +199,7 @@ impl<'a> View<'a> {
         let owner = self.owner(&vip.id).map(|(port, word)| self.owner_view(vip, port, word));
         let tables = &self.shared.tables;
         let slot = self.facts.vips.get(&vip.id);
-        let traffic = slot.and_then(|&slot| tables.vip_traffic.sum(slot).ok()).unwrap_or_default();
+        let traffic = slot.and_then(|&slot| self.read(tables.vip_traffic.sum(slot))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         VipView {
             id: vip.id.to_string(),
@@ -205,7 +227,7 @@ impl<'a> View<'a> {
 
     fn owner_view(&self, vip: &Vip, port: &Port, word: OwnerWord) -> OwnerView {
         let entry = self.facts.vips.get(&vip.id).and_then(|&slot| {
-            let entry = self.shared.tables.moves.get(Move::index(slot, word.epoch())).ok()?;
+            let entry = self.read(self.shared.tables.moves.get(Move::index(slot, word.epoch())))?;
             (entry.epoch == word.epoch() && entry.port == word.port() && entry.at != 0).then_some(entry)
         });
         let mac = match word.vrid() {
@@ -240,7 +262,7 @@ impl<'a> View<'a> {
         };
         let index = self.facts.eips.get(&eip.id);
         let traffic =
-            index.and_then(|&index| self.shared.tables.eip_traffic.sum(index).ok()).unwrap_or_default();
+            index.and_then(|&index| self.read(self.shared.tables.eip_traffic.sum(index))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         let network =
             self.shared.config.eip_networks.iter().find(|network| network.cidr.contains(eip.address));
@@ -264,54 +286,62 @@ impl<'a> View<'a> {
 }
 
 impl Source for Shared {
-    fn hosts(&self, id: Option<&str>) -> Vec<HostView> {
+    fn hosts(&self, id: Option<&str>) -> Result<Vec<HostView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().hosts, id).into_iter().map(|host| view.host(host)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().hosts, id).into_iter();
+        view.answer(all.map(|host| view.host(host)).collect())
     }
 
-    fn vpcs(&self, id: Option<&str>) -> Vec<VpcView> {
+    fn vpcs(&self, id: Option<&str>) -> Result<Vec<VpcView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().vpcs, id).into_iter().map(|vpc| view.vpc(vpc)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().vpcs, id).into_iter();
+        view.answer(all.map(|vpc| view.vpc(vpc)).collect())
     }
 
-    fn subnets(&self, id: Option<&str>) -> Vec<SubnetView> {
+    fn subnets(&self, id: Option<&str>) -> Result<Vec<SubnetView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().subnets, id).into_iter().map(|subnet| view.subnet(subnet)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().subnets, id).into_iter();
+        view.answer(all.map(|subnet| view.subnet(subnet)).collect())
     }
 
-    fn ports(&self, id: Option<&str>) -> Vec<PortView> {
+    fn ports(&self, id: Option<&str>) -> Result<Vec<PortView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().ports, id).into_iter().map(|port| view.port(port)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().ports, id).into_iter();
+        view.answer(all.map(|port| view.port(port)).collect())
     }
 
-    fn vips(&self, id: Option<&str>) -> Vec<VipView> {
+    fn vips(&self, id: Option<&str>) -> Result<Vec<VipView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().vips, id).into_iter().map(|vip| view.vip(vip)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().vips, id).into_iter();
+        view.answer(all.map(|vip| view.vip(vip)).collect())
     }
 
-    fn eips(&self, id: Option<&str>) -> Vec<EipView> {
+    fn eips(&self, id: Option<&str>) -> Result<Vec<EipView>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        chosen(&view.state().eips, id).into_iter().filter_map(|eip| view.eip(eip)).collect()
+        let view = View::of(self, &facts)?;
+        let all = chosen(&view.state().eips, id).into_iter();
+        view.answer(all.filter_map(|eip| view.eip(eip)).collect())
     }
 
-    fn status(&self) -> StatusView {
-        self.status_view()
+    fn status(&self) -> Result<StatusView, Unavailable> {
+        self.status_view().map_err(|error| Unavailable::Unread { reason: chain(&error) })
     }
 
-    fn history(&self, vip: &str) -> Option<Vec<MoveView>> {
+    fn history(&self, vip: &str) -> Result<Option<Vec<MoveView>>, Unavailable> {
         let facts = self.published();
-        let view = View::of(self, &facts);
-        view.state().vips.get(vip)?;
-        let Some(&slot) = view.facts.vips.get(vip) else { return Some(Vec::new()) };
+        let view = View::of(self, &facts)?;
+        if !view.state().vips.contains_key(vip) {
+            return Ok(None);
+        }
+        let Some(&slot) = view.facts.vips.get(vip) else { return Ok(Some(Vec::new())) };
         // A copy: what is new in the tables is for the agent to find and to tell.
         let mut history = Self::history(self).copy_of(slot);
-        history.merge(slot, self.read_moves(slot, &view.facts.port_names));
+        history.merge(slot, view.read(self.moves(slot, &view.facts.port_names)).unwrap_or_default());
         let moves = history.of(slot).filter_map(|record| {
             Some(MoveView {
                 epoch: record.epoch,
@@ -321,6 +351,6 @@ impl Source for Shared {
                 learned_from: record.form.name().to_owned(),
             })
         });
-        Some(moves.collect())
+        view.answer(Some(moves.collect()))
     }
 }

@@ -5,7 +5,7 @@
 
 pub use self::{
     kind::{Kind, KindError, Object},
-    source::Source,
+    source::{Source, Unavailable},
     summary::summary,
     time::Timestamp,
 };

@@ -2,7 +2,8 @@
 //!
 //! `GET /v1/KINDS` answers with an array, `GET /v1/KINDS/ID` with one object; KINDS is one of [`Kind`]. `GET /v1/status`
 //! and `GET /v1/history/VIP` answer with a [`StatusView`](super::status::StatusView) and with an array of
-//! [`MoveView`](super::model::MoveView)s. Any other status than 200 comes with `{"error": "..."}`.
+//! [`MoveView`](super::model::MoveView)s. Any other status than 200 comes with `{"error": "..."}`; 503: no valid
+//! state has been read, so which objects there are is not known.
 //!
 //! There is nothing to write: who may read is decided by the permissions of the socket's file.
 
@@ -36,7 +37,7 @@ use tokio::{
     task, time,
 };
 
-use super::{Kind, Object, Source};
+use super::{Kind, Object, Source, Unavailable};
 
 /// Permissions of the socket's file: the owner and the group may ask.
 pub const SOCKET_MODE: u32 = 0o660;
@@ -204,7 +205,7 @@ fn router(source: Arc<dyn Source>) -> Router {
 }
 
 async fn status(State(source): State<Arc<dyn Source>>) -> Response {
-    answer(move || json_of(&source.status())).await
+    answer(move || answer_of(source.status())).await
 }
 
 async fn history(
@@ -213,8 +214,12 @@ async fn history(
 ) -> Result<Response, Unreadable> {
     let vip = readable(path)?;
     let question = move || match source.history(&vip) {
-        Some(moves) => json_of(&moves),
-        None => no_such(Kind::Vips, &vip, &source.vips(None)),
+        Ok(Some(moves)) => json_of(&moves),
+        Ok(None) => match source.vips(None) {
+            Ok(vips) => no_such(Kind::Vips, &vip, &vips),
+            Err(error) => unavailable(&error),
+        },
+        Err(error) => unavailable(&error),
     };
     Ok(answer(question).await)
 }
@@ -226,12 +231,12 @@ async fn list(
 ) -> Result<Response, Unreadable> {
     let Ok(kind) = readable(path)?.parse() else { return Ok(nothing_here(uri).await) };
     let question = move || match kind {
-        Kind::Hosts => json_of(&source.hosts(None)),
-        Kind::Vpcs => json_of(&source.vpcs(None)),
-        Kind::Subnets => json_of(&source.subnets(None)),
-        Kind::Ports => json_of(&source.ports(None)),
-        Kind::Vips => json_of(&source.vips(None)),
-        Kind::Eips => json_of(&source.eips(None)),
+        Kind::Hosts => answer_of(source.hosts(None)),
+        Kind::Vpcs => answer_of(source.vpcs(None)),
+        Kind::Subnets => answer_of(source.subnets(None)),
+        Kind::Ports => answer_of(source.ports(None)),
+        Kind::Vips => answer_of(source.vips(None)),
+        Kind::Eips => answer_of(source.eips(None)),
     };
     Ok(answer(question).await)
 }
@@ -284,11 +289,27 @@ async fn answer(question: impl FnOnce() -> Response + Send + 'static) -> Respons
     })
 }
 
-fn one_of<T: Object>(id: &str, objects: impl Fn(Option<&str>) -> Vec<T>) -> Response {
-    match objects(Some(id)).first() {
-        Some(object) => json_of(object),
-        None => no_such(T::KIND, id, &objects(None)),
+fn one_of<T: Object>(id: &str, objects: impl Fn(Option<&str>) -> Result<Vec<T>, Unavailable>) -> Response {
+    let found = objects(Some(id)).and_then(|found| match found.first() {
+        Some(object) => Ok(json_of(object)),
+        None => Ok(no_such(T::KIND, id, &objects(None)?)),
+    });
+    found.unwrap_or_else(|error| unavailable(&error))
+}
+
+fn answer_of<T: Serialize>(answer: Result<T, Unavailable>) -> Response {
+    match answer {
+        Ok(value) => json_of(&value),
+        Err(error) => unavailable(&error),
     }
+}
+
+fn unavailable(error: &Unavailable) -> Response {
+    let status = match error {
+        Unavailable::NoState { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Unavailable::Unread { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    failure(status, &error.to_string())
 }
 
 fn no_such<T: Object>(kind: Kind, id: &str, all: &[T]) -> Response {

@@ -134,23 +134,29 @@ impl DropCount {
     }
 }
 
-/// Packets lost after the programs had passed them on: failed redirects, full rings.
+/// Packets lost after the programs had passed them on: failed redirects, full rings, interfaces that are down.
+///
+/// The tracepoints tell what XDP loses, the interfaces what XDP and TC lose; a frame that XDP redirected may be in both numbers,
+/// so they must not be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossStatus {
-    /// Where the numbers come from.
+    /// Where `packets` comes from.
     pub source: LossSource,
     /// Why from there, in words.
     pub why: String,
-    /// Packets lost, on all interfaces that the forwarder uses.
+    /// Packets lost, by `source`: since the tables were made (tracepoints), or as `interface_packets`.
     pub packets: u64,
-    /// The same for each interface; empty where the source does not tell them apart.
+    /// Packets that the uplink and the ports' interfaces did not transmit since vipd attached its programs to them, also other
+    /// senders' packets. The sum of `interfaces`.
+    pub interface_packets: u64,
+    /// The same for each interface whose numbers could be read.
     pub interfaces: Vec<InterfaceLoss>,
 }
 
 /// Where the numbers of losses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LossSource {
-    /// The kernel's tracepoint of failed redirects: exactly the forwarder's own.
+    /// The kernel's tracepoints of XDP redirects, those of other programs on this kernel included.
     #[serde(rename = "tracepoint")]
     Tracepoint,
     /// The interfaces' counters of dropped transmissions: also those of other senders.
@@ -186,9 +192,10 @@ pub struct SyncStatus {
 pub enum SyncState {
     /// It is.
     InSync,
-    /// The file is not valid: the state before it stays in force.
+    /// The file is not valid: the state before it stays in force, or the pinned tables do if vipd has read none (`loaded_at`
+    /// is `null`).
     Refused,
-    /// There is no file yet.
+    /// There is no file yet; the pinned tables stay in force.
     Waiting,
     /// The state is valid, but not all of it could be applied: a full table, say.
     Error,

@@ -58,7 +58,11 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         events_lost.ownership, events_lost.refusals
     )?;
     writeln!(text)?;
-    write_ports(text, ports)?;
+    if sync.loaded_at.is_none() {
+        writeln!(text, "ports are not known while no valid state has been read")?;
+    } else {
+        write_ports(text, ports)?;
+    }
     writeln!(text)?;
     let rows = tables.iter().map(|it| vec![it.table.clone(), it.used.to_string(), it.capacity.to_string()]);
     text.push_str(&table(&["TABLE", "USED", "CAPACITY"], rows));
@@ -69,6 +73,9 @@ fn write_sync(text: &mut String, sync: &SyncStatus) -> fmt::Result {
     let SyncStatus { state, file, loaded_at, error } = sync;
     let state = match state {
         SyncState::InSync => "in force",
+        SyncState::Refused | SyncState::Waiting if loaded_at.is_none() => {
+            "NO VALID STATE has been read; forwarding goes on by the pinned tables"
+        }
         SyncState::Refused => "REFUSED, the state before it stays in force",
         SyncState::Waiting => "waited for",
         SyncState::Error => "in force, but NOT ALL OF IT",
@@ -138,12 +145,13 @@ fn write_list<'a>(text: &mut String, title: &str, names: impl Iterator<Item = &'
 }
 
 fn write_losses(text: &mut String, losses: &LossStatus) -> fmt::Result {
-    let LossStatus { source, why, packets, interfaces } = losses;
-    let source = match source {
-        LossSource::Tracepoint => "tracepoint",
-        LossSource::InterfaceStatistics => "interface statistics",
-    };
-    writeln!(text, "lost after the verdict: {packets} packets, by {source} ({why})")?;
+    let LossStatus { source, why, packets, interface_packets, interfaces } = losses;
+    if *source == LossSource::Tracepoint {
+        writeln!(text, "lost after the verdict of XDP: {packets} packets, by tracepoint ({why})")?;
+        writeln!(text, "not transmitted by the interfaces, XDP's included: {interface_packets} packets")?;
+    } else {
+        writeln!(text, "lost after the verdict: {packets} packets, by interface statistics ({why})")?;
+    }
     for loss in interfaces.iter().filter(|loss| loss.packets > 0) {
         writeln!(text, "  {}: {}", loss.interface, loss.packets)?;
     }

@@ -20,12 +20,16 @@ use aya::{
 use super::{
     Dataplane, KernelError, XdpMode, clsact, netlink,
     pin_dir::{detach_link, failed},
-    programs::{self, PORT, REDIRECT_ERRORS, UPLINK, UPLINK_TC},
+    programs::{self, DEVMAP_XMIT, PORT, REDIRECT_ERRORS, UPLINK, UPLINK_TC},
     syscall::{self, LinkState},
 };
 
-/// Tracepoints at which the kernel tells of packets that were lost after the verdict.
-const LOSS_TRACEPOINTS: [&str; 2] = ["xdp_redirect_err", "xdp_redirect_map_err"];
+/// Tracepoints at which the kernel tells of packets that were lost after the verdict of XDP, with the programs that count them.
+const LOSS_TRACEPOINTS: [(&str, &str); 3] = [
+    (REDIRECT_ERRORS, "xdp_redirect_err"),
+    (REDIRECT_ERRORS, "xdp_redirect_map_err"),
+    (DEVMAP_XMIT, "xdp_devmap_xmit"),
+];
 
 /// What attaching did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,29 +135,46 @@ impl Dataplane {
     /// Interfaces (ifindex) that the port program is attached to, in this or an earlier start. Pins of interfaces that are
     /// gone are removed on the way.
     pub fn attached_ports(&self) -> Result<Vec<u32>, KernelError> {
-        let mut ports = clsact::attached(&self.pins, PORT)?;
+        self.attached(PORT)
+    }
+
+    /// Whether both programs that [`Self::attach_uplink`] and [`Self::attach_uplink_tc`] attached in this start are still on the
+    /// uplink. [`KernelError::InterfaceGone`] if that went.
+    pub fn uplink_is_attached(&mut self, ifindex: u32, interface: &str) -> Result<bool, KernelError> {
+        let ours = programs::xdp(&mut self.ebpf)?.info().map_err(programs::failed("inspect", UPLINK))?.id();
+        let present = netlink::xdp(ifindex, interface)?;
+        Ok(present.is_some_and(|present| present.program == ours)
+            && self.attached(UPLINK_TC)?.contains(&ifindex))
+    }
+
+    fn attached(&self, program: &'static str) -> Result<Vec<u32>, KernelError> {
+        let mut interfaces = clsact::attached(&self.pins, program)?;
         for pin in self.pins.links()? {
-            if pin.program == PORT && live_link(&pin.path, pin.ifindex)?.is_some() {
-                ports.push(pin.ifindex);
+            if pin.program == program && live_link(&pin.path, pin.ifindex)?.is_some() {
+                interfaces.push(pin.ifindex);
             }
         }
-        Ok(ports)
+        Ok(interfaces)
     }
 
     /// Counts packets that are lost after the verdict, while this process lives. The kernel may refuse tracing.
     pub fn attach_loss_tracing(&mut self) -> Result<LossTracing, KernelError> {
-        match programs::load(&mut self.ebpf, REDIRECT_ERRORS) {
-            Err(KernelError::Program { source, .. }) if matches!(*source, ProgramError::AlreadyLoaded) => {}
-            Err(error @ KernelError::Program { .. }) => return Ok(LossTracing::Refused(error.with_causes())),
-            result => result?,
+        for name in [REDIRECT_ERRORS, DEVMAP_XMIT] {
+            match programs::load(&mut self.ebpf, name) {
+                Err(KernelError::Program { source, .. })
+                    if matches!(*source, ProgramError::AlreadyLoaded) => {}
+                Err(error @ KernelError::Program { .. }) => {
+                    return Ok(LossTracing::Refused(error.with_causes()));
+                }
+                result => result?,
+            }
         }
-        let program = programs::raw_tracepoint(&mut self.ebpf)?;
-        let mut attached = false;
-        for tracepoint in LOSS_TRACEPOINTS {
-            match program.attach(tracepoint).map_err(programs::failed("attach", REDIRECT_ERRORS)) {
-                Ok(_) => attached = true,
+        for (number, (name, tracepoint)) in LOSS_TRACEPOINTS.into_iter().enumerate() {
+            let program = programs::raw_tracepoint(&mut self.ebpf, name)?;
+            match program.attach(tracepoint).map_err(programs::failed("attach", name)) {
+                Ok(_) => {}
                 // Not every kernel has all of them.
-                Err(error) if attached => tracing::debug!("no tracepoint {tracepoint}: {error}"),
+                Err(error) if number > 0 => tracing::debug!("no tracepoint {tracepoint}: {error}"),
                 Err(error) => return Ok(LossTracing::Refused(error.with_causes())),
             }
         }

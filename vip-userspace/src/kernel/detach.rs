@@ -17,7 +17,7 @@ use vip_common::{
 };
 
 use super::{KernelError, PinDir, Tables, clsact, dataplane::pinned_config};
-use crate::net::{PacketSocket, reply};
+use crate::net::{NetError, Netlink, PacketSocket, reply};
 
 /// How long a running vipd may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,10 +59,14 @@ pub struct Told {
 /// not exist.
 pub fn detach(pin_dir: &Path) -> Result<DetachReport, KernelError> {
     let (pins, ended) = take_over(pin_dir)?;
-    let told = match readable_tables(&pins) {
-        Ok(tables) => tell(&tables),
-        Err(reason) => Told { failures: vec![reason], ..Told::default() },
+    let tables = readable_tables(&pins);
+    let mut told = match &tables {
+        Ok(tables) => tell(tables),
+        Err(reason) => Told { failures: vec![reason.clone()], ..Told::default() },
     };
+    if let Ok(tables) = &tables {
+        told.failures.extend(forget_on_bridges(tables).err());
+    }
     let filters = clsact::detach_all(&pins)?;
     let (links, tables) = pins.remove()?;
     Ok(DetachReport { ended, links: links + filters, tables, told })
@@ -108,6 +112,31 @@ fn readable_tables(pins: &PinDir) -> Result<Tables, String> {
         return Err(format!("the tables have layout version {layout}, this version reads {LAYOUT_VERSION}"));
     }
     Tables::open(pins.path()).map_err(|error| error.with_causes())
+}
+
+/// Deletes the static entries for ports' MACs that vipd made on Linux bridges; in words, what failed.
+fn forget_on_bridges(tables: &Tables) -> Result<(), String> {
+    let ports = (1..tables.ports.len()).filter_map(|index| tables.ports.get(index).ok());
+    let bridged: Vec<PortEntry> =
+        ports.filter(|port| port.ifindex != 0 && port.flags.has(PortFlags::BRIDGED)).collect();
+    if bridged.is_empty() {
+        return Ok(());
+    }
+    let forget = async {
+        let netlink = Netlink::open()?;
+        for port in bridged {
+            netlink.fdb_delete(port.ifindex, port.mac.octets()).await?;
+        }
+        Ok::<(), NetError>(())
+    };
+    // A thread of its own, because the caller may be inside a runtime, which must not be blocked.
+    thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| error.to_string())?.block_on(forget).map_err(|error| error.to_string())
+        });
+        done.join().unwrap_or_else(|_| Err("the thread that talks to the bridges panicked".to_owned()))
+    })
 }
 
 /// A VIP and who owns it.

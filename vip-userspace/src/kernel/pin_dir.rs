@@ -11,6 +11,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -23,6 +25,18 @@ use crate::net::mount_bpffs;
 
 /// Name of the directory of links below the pin directory.
 const LINKS: &str = "links";
+
+/// How long a process that is ending may take to give up the lock: it goes with the tables' memory, which takes a while to free.
+const LAST_WILL: Duration = Duration::from_secs(2);
+
+/// How long any other may: one that was killed just now does not show it before it runs once more.
+const COURTESY: Duration = Duration::from_millis(100);
+
+/// Time between two tries.
+const STEP: Duration = Duration::from_millis(20);
+
+/// `PF_EXITING` of Linux' sched.h.
+const EXITING: u64 = 0x4;
 
 /// A pin directory that belongs to this process until it is dropped.
 #[derive(Debug)]
@@ -45,10 +59,11 @@ pub(super) struct LinkPin {
 impl PinDir {
     /// Makes the directory if need be, mounts the BPF file system on its usual place if nobody did, and takes the lock.
     ///
-    /// [`KernelError::Locked`] names the process that has it.
+    /// Waits up to two seconds for a process that is just ending. [`KernelError::Locked`] names the one that has the lock.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         mount_bpffs(path)?;
         let links = path.join(LINKS);
+        let started = Instant::now();
         loop {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -58,11 +73,15 @@ impl PinDir {
             match Self::lock(path) {
                 // `vipctl detach` removed the directory after we found it: make it again.
                 Err(KernelError::NothingPinned { .. }) => {}
-                // The holder is in another PID namespace: as which process does it call itself?
-                Err(KernelError::Locked { path, holder: None }) => {
-                    let holder =
-                        pinned_config(&path).ok().map(|config| config.agent_pid).filter(|pid| *pid != 0);
-                    return Err(KernelError::Locked { path, holder });
+                // A holder without a number is in another PID namespace, where CONFIG says its number, or has just died.
+                Err(KernelError::Locked { path, holder }) => {
+                    let agent = || pinned_config(&path).ok().map(|config| config.agent_pid);
+                    let holder = holder.or_else(agent).filter(|pid| *pid != 0);
+                    let patience = if holder.is_some_and(is_ending) { LAST_WILL } else { COURTESY };
+                    if started.elapsed() >= patience {
+                        return Err(KernelError::Locked { path, holder });
+                    }
+                    thread::sleep(STEP);
                 }
                 result => return result,
             }
@@ -193,6 +212,24 @@ fn holder(directory: &File) -> Option<u32> {
     holder_in(&fs::read_to_string("/proc/locks").ok()?, major(device), minor(device), inode)
 }
 
+/// Whether a process has ended or is about to.
+fn is_ending(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => is_ending_in(&stat),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Looks for the state and the flags in a line of proc_pid_stat(5), the third and the ninth field. The second, the name in
+/// parentheses, may contain anything.
+fn is_ending_in(stat: &str) -> bool {
+    let Some((_, after_name)) = stat.rsplit_once(')') else { return false };
+    let mut fields = after_name.split_whitespace();
+    let state = fields.next();
+    let flags: Option<u64> = fields.nth(5).and_then(|flags| flags.parse().ok());
+    matches!(state, Some("Z" | "X")) || flags.is_some_and(|flags| flags & EXITING != 0)
+}
+
 /// Looks for a flock in lines such as `1: FLOCK  ADVISORY  WRITE 4711 00:2a:12345 0 EOF`; the device is hexadecimal.
 /// Waiters have `->` before the word FLOCK and are passed over.
 fn holder_in(locks: &str, major: u64, minor: u64, inode: u64) -> Option<u32> {
@@ -219,6 +256,16 @@ mod tests {
     fn the_holder_of_a_flock_is_found_by_device_and_inode() {
         assert_eq!(holder_in(LOCKS, 0, 0x2a, 77), Some(11));
         assert_eq!(holder_in(LOCKS, 0, 0x2b, 77), None);
+    }
+
+    #[test]
+    fn a_process_that_ends_is_told_from_one_that_lives_whatever_its_name() {
+        assert!(!is_ending_in("11 (vipd) S 1 11 11 0 -1 4194560 90 0"));
+        assert!(!is_ending_in("11 (a) Z b) S 1 11 11 0 -1 4194560 90 0"));
+        assert!(is_ending_in("11 (vipd) Z 1 11 11 0 -1 4194560 90 0"));
+        assert!(is_ending_in("11 (vipd) R 1 11 11 0 -1 4194564 90 0"));
+        assert!(!is_ending(std::process::id()));
+        assert!(is_ending(u32::MAX));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(super) const UPLINK_TC: &str = "uplink_tc";
 pub(super) const PORT: &str = "port";
 /// Raw tracepoint that counts packets lost after the verdict.
 pub(super) const REDIRECT_ERRORS: &str = "redirect_err";
+/// Raw tracepoint that counts packets which a driver did not take from XDP.
+pub(super) const DEVMAP_XMIT: &str = "devmap_xmit";
 
 /// What a program costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +74,14 @@ pub(super) fn classifier<'a>(
     }
 }
 
-/// The raw tracepoint program.
-pub(super) fn raw_tracepoint(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, KernelError> {
-    match program(ebpf, REDIRECT_ERRORS)? {
+/// A raw tracepoint program.
+pub(super) fn raw_tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut RawTracePoint, KernelError> {
+    match program(ebpf, name)? {
         Program::RawTracePoint(program) => Ok(program),
-        _ => Err(KernelError::ObjectLacks { kind: "raw tracepoint program", name: REDIRECT_ERRORS }),
+        _ => Err(KernelError::ObjectLacks { kind: "raw tracepoint program", name }),
     }
 }
 
@@ -94,7 +99,7 @@ pub(super) fn failed(
 
 /// Reports on the programs that are loaded.
 pub(super) fn reports(ebpf: &Ebpf, object: &Object) -> Vec<ProgramReport> {
-    [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS]
+    [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS, DEVMAP_XMIT]
         .into_iter()
         .filter_map(|name| report(ebpf, object, name))
         .collect()
@@ -120,7 +125,7 @@ fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramRep
 }
 
 /// Loads the programs of an object into the kernel without pinning or attaching anything, and reports on them. A program
-/// that the kernel may refuse to some (`redirect_err`) is left out if it does.
+/// that the kernel may refuse to some (`redirect_err`, `devmap_xmit`) is left out if it does.
 pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError> {
     let parsed = parse(object)?;
     let mut ebpf =
@@ -128,8 +133,10 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
     for name in [UPLINK, UPLINK_TC, PORT] {
         load(&mut ebpf, name)?;
     }
-    if let Err(error) = load(&mut ebpf, REDIRECT_ERRORS) {
-        tracing::debug!("no report on {REDIRECT_ERRORS}: {error}");
+    for name in [REDIRECT_ERRORS, DEVMAP_XMIT] {
+        if let Err(error) = load(&mut ebpf, name) {
+            tracing::debug!("no report on {name}: {error}");
+        }
     }
     Ok(reports(&ebpf, &parsed))
 }

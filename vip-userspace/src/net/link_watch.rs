@@ -45,6 +45,12 @@ impl Links {
         Self { by_index }
     }
 
+    /// Interfaces that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn of(links: impl IntoIterator<Item = Link>) -> Self {
+        Self { by_index: links.into_iter().map(|link| (link.ifindex, link)).collect() }
+    }
+
     /// The interface of this number.
     pub fn get(&self, ifindex: u32) -> Option<&Link> {
         self.by_index.get(&ifindex)

@@ -53,6 +53,11 @@ pub enum Reason {
         /// The other's id.
         id: Id,
     },
+    /// A port that a binding names is not in the tables; the VIP is.
+    Member {
+        /// The port's id.
+        id: Id,
+    },
     /// More ports than [`MAX_MEMBERS`] may own the VIP; the surplus got no right.
     Members,
 }
@@ -66,6 +71,8 @@ pub struct Refused {
     pub id: Id,
     /// Why.
     pub reason: Reason,
+    /// Nothing is wrong: an index rests, its own or that of what it needs, and it follows in a second.
+    pub resting: bool,
 }
 
 impl fmt::Display for Refused {
@@ -80,6 +87,7 @@ impl fmt::Display for Refused {
             }
             Reason::Resting => f.write_str("follows in a second, when a freed entry has rested"),
             Reason::Without { kind, id } => write!(f, "not applied, because {kind} {id} is not"),
+            Reason::Member { id } => write!(f, "port {id} has no rights yet, because it is not applied"),
             Reason::Members => {
                 write!(f, "only {MAX_MEMBERS} ports may own a VIP; the others got no right, remove them")
             }
@@ -112,8 +120,14 @@ pub fn compile(
     interfaces: &Interfaces,
     indexes: &Indexes,
 ) -> Desired {
-    let mut compiler =
-        Compiler { state, networks, interfaces, subnets: BTreeMap::new(), desired: Desired::default() };
+    let mut compiler = Compiler {
+        state,
+        networks,
+        interfaces,
+        subnets: BTreeMap::new(),
+        desired: Desired::default(),
+        resting: BTreeSet::new(),
+    };
     for (index, network) in (1..).zip(networks) {
         compiler.desired.contents.networks.insert(index, *network);
     }
@@ -130,6 +144,8 @@ struct Compiler<'a> {
     interfaces: &'a Interfaces,
     subnets: BTreeMap<Id, u32>,
     desired: Desired,
+    /// What is not in the tables because an index rests.
+    resting: BTreeSet<(Kind, Id)>,
 }
 
 impl Compiler<'_> {
@@ -137,8 +153,19 @@ impl Compiler<'_> {
         self.state.vpcs.get(vpc).map(|vpc| vpc.vni)
     }
 
+    /// What an object needs is refused before the object is.
     fn refuse(&mut self, kind: Kind, id: &Id, reason: Reason) {
-        self.desired.refused.push(Refused { kind, id: Id::clone(id), reason });
+        let rests = |kind: Kind, id: &Id| self.resting.contains(&(kind, Id::clone(id)));
+        let resting = match &reason {
+            Reason::Resting => true,
+            Reason::Without { kind, id } => rests(*kind, id),
+            Reason::Member { id } => rests(Kind::Port, id),
+            Reason::Full { .. } | Reason::Members => false,
+        };
+        if resting {
+            self.resting.insert((kind, Id::clone(id)));
+        }
+        self.desired.refused.push(Refused { kind, id: Id::clone(id), reason, resting });
     }
 
     /// Gives indexes; what gets none is refused.
@@ -298,8 +325,7 @@ impl Compiler<'_> {
         let mut owners = BTreeSet::new();
         for (id, rights) in &vip.bindings {
             let Some(&port) = self.desired.ports.get(id) else {
-                let reason = Reason::Without { kind: Kind::Port, id: Id::clone(id) };
-                self.refuse(Kind::Vip, &vip.id, reason);
+                self.refuse(Kind::Vip, &vip.id, Reason::Member { id: Id::clone(id) });
                 continue;
             };
             let own = rights.own && owners.len() < MAX_MEMBERS;

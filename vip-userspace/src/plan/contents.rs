@@ -54,7 +54,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// What the contents are after the step. Steps about owners change nothing here.
+    /// What the contents are after the step. Steps about owners and moves change nothing here.
     pub fn apply(&mut self, step: &Step) {
         match *step {
             Step::RemoveEip(eip) => drop(self.eips.remove(&eip)),
@@ -79,7 +79,7 @@ impl Contents {
             Step::SetSubnet(prefix, entry) => drop(self.subnets.insert(prefix, entry)),
             Step::SetEip(eip, entry) => drop(self.eips.insert(eip, entry)),
             Step::SetInterface(ifindex, index) => drop(self.interfaces.insert(ifindex, index)),
-            Step::Release { .. } | Step::FreshSlot(_) | Step::FreshEip(_) => {}
+            Step::Release { .. } | Step::ForgetPort { .. } | Step::FreshSlot(_) | Step::FreshEip(_) => {}
         }
     }
 

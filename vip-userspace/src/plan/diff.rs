@@ -116,6 +116,7 @@ impl Plan<'_> {
             .map(|&slot| Step::Release { slot, port: None })
             .collect();
         let mut changes = Vec::new();
+        let mut forgotten = Vec::new();
         for (&(port, slot), old) in &self.now.grants {
             let key = GrantKey { port, slot };
             let new = self.then.grants.get(&(port, slot));
@@ -124,7 +125,10 @@ impl Plan<'_> {
                 releases.push(Step::Release { slot, port: Some(port) });
             }
             match new {
-                None => changes.push(Step::RemoveGrant(key)),
+                None => {
+                    changes.push(Step::RemoveGrant(key));
+                    forgotten.push(Step::ForgetPort { slot, port });
+                }
                 // A virtual router MAC that is not allowed any more must not be claimed with before the owner's end.
                 Some(new) if lost || (old.rights.may_own() && old.vrids != new.vrids) => {
                     changes.push(Step::SetGrant(key, *new));
@@ -135,6 +139,8 @@ impl Plan<'_> {
         self.steps.extend(releases.iter().copied());
         self.steps.extend(changes);
         self.steps.extend(releases);
+        // Last: a release is a move, too.
+        self.steps.extend(forgotten);
     }
 
     /// Ports whose interface went, changed, or takes no XDP frames any more. An interface that passes to another port is

@@ -29,6 +29,13 @@ pub enum Step {
     },
     /// GRANTS loses a right.
     RemoveGrant(GrantKey),
+    /// MOVES: the slot's remembered moves do not name the port any more, because its index may pass to another one.
+    ForgetPort {
+        /// The VIP's slot.
+        slot: u32,
+        /// Index of the port.
+        port: u32,
+    },
     /// MEMBERS: the slot is empty.
     ClearMembers(u32),
     /// PORTS: the index is empty.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use vip_common::DropReason;
 use vip_userspace::api::{
-    Object, Source, Timestamp,
+    Object, Source, Timestamp, Unavailable,
     model::{
         EipView, HostView, MoveView, OwnerView, PortBinding, PortView, Right, RouterView, SubnetView,
         VipBinding, VipState, VipView, VpcView,
@@ -24,10 +24,17 @@ use vip_userspace::api::{
     },
 };
 
-/// Answers with the made-up host; `extra_ports` more ports make long lists.
+/// Answers with the made-up host; `extra_ports` more ports make long lists. What is `unavailable` leaves only the status.
 #[derive(Default)]
 pub(crate) struct FakeHost {
     pub(crate) extra_ports: usize,
+    pub(crate) unavailable: Option<Unavailable>,
+}
+
+impl FakeHost {
+    fn known<T>(&self, answer: T) -> Result<T, Unavailable> {
+        self.unavailable.clone().map_or(Ok(answer), Err)
+    }
 }
 
 /// 2025-06-01 12:00:00 UTC and some seconds.
@@ -209,6 +216,7 @@ pub(crate) fn status() -> StatusView {
             source: LossSource::InterfaceStatistics,
             why: "the kernel refuses the tracepoint".into(),
             packets: 2,
+            interface_packets: 2,
             interfaces: vec![InterfaceLoss { interface: "veth0".into(), packets: 2 }],
         },
         sync: SyncStatus {
@@ -224,40 +232,40 @@ pub(crate) fn status() -> StatusView {
 }
 
 impl Source for FakeHost {
-    fn hosts(&self, id: Option<&str>) -> Vec<HostView> {
-        only(vec![host()], id)
+    fn hosts(&self, id: Option<&str>) -> Result<Vec<HostView>, Unavailable> {
+        self.known(only(vec![host()], id))
     }
 
-    fn vpcs(&self, id: Option<&str>) -> Vec<VpcView> {
-        only(vec![vpc()], id)
+    fn vpcs(&self, id: Option<&str>) -> Result<Vec<VpcView>, Unavailable> {
+        self.known(only(vec![vpc()], id))
     }
 
-    fn subnets(&self, id: Option<&str>) -> Vec<SubnetView> {
-        only(vec![subnet()], id)
+    fn subnets(&self, id: Option<&str>) -> Result<Vec<SubnetView>, Unavailable> {
+        self.known(only(vec![subnet()], id))
     }
 
-    fn ports(&self, id: Option<&str>) -> Vec<PortView> {
+    fn ports(&self, id: Option<&str>) -> Result<Vec<PortView>, Unavailable> {
         let mut ports = vec![port("nginx-master", 247), port("nginx-slave", 248)];
         ports.extend((0..self.extra_ports).map(|number| port(&format!("extra-{number}"), 9)));
-        only(ports, id)
+        self.known(only(ports, id))
     }
 
-    fn vips(&self, id: Option<&str>) -> Vec<VipView> {
-        only(vec![owned_vip(), unowned_vip("spare:vip", 245)], id)
+    fn vips(&self, id: Option<&str>) -> Result<Vec<VipView>, Unavailable> {
+        self.known(only(vec![owned_vip(), unowned_vip("spare:vip", 245)], id))
     }
 
-    fn eips(&self, id: Option<&str>) -> Vec<EipView> {
+    fn eips(&self, id: Option<&str>) -> Result<Vec<EipView>, Unavailable> {
         // A question that fails must not take the server with it.
         assert_ne!(id, Some("broken"), "asked for the object that breaks the source");
-        only(vec![eip()], id)
+        self.known(only(vec![eip()], id))
     }
 
-    fn status(&self) -> StatusView {
-        status()
+    fn status(&self) -> Result<StatusView, Unavailable> {
+        Ok(status())
     }
 
-    fn history(&self, vip: &str) -> Option<Vec<MoveView>> {
-        (vip == "nginx-vip").then(moves)
+    fn history(&self, vip: &str) -> Result<Option<Vec<MoveView>>, Unavailable> {
+        self.known((vip == "nginx-vip").then(moves))
     }
 }
 

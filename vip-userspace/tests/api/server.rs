@@ -82,7 +82,7 @@ fn errors_are_json_with_a_status_code() {
 
 #[test]
 fn many_ids_are_not_listed_in_an_error() {
-    let vipd = FakeVipd::start(FakeHost { extra_ports: 20 });
+    let vipd = FakeVipd::start(FakeHost { extra_ports: 20, ..FakeHost::default() });
     let error = error_of(&vipd.socket(), "GET /v1/ports/x", 404);
     assert_eq!(error, "no port `x`: `vipctl get ports` lists the 22 that there are");
 }

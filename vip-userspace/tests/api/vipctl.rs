@@ -8,7 +8,10 @@ use std::{
 
 use crate::fake::{FakeHost, FakeVipd, moves, owned_vip, status};
 use tempfile::TempDir;
-use vip_userspace::api::model::{MoveView, VipView};
+use vip_userspace::api::{
+    Unavailable,
+    model::{MoveView, VipView},
+};
 
 fn vipctl(socket: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vipctl"))
@@ -96,6 +99,18 @@ fn what_is_not_there_is_a_failure_that_says_what_is() {
 }
 
 #[test]
+fn without_a_state_there_is_an_error_instead_of_an_empty_world() {
+    let unavailable = Some(Unavailable::NoState { reason: "line 7: no such port".into() });
+    let vipd = FakeVipd::start(FakeHost { unavailable, ..FakeHost::default() });
+    let socket = vipd.socket();
+    let expected = "vipctl: no valid state has been read: line 7: no such port; forwarding goes on by the pinned tables\n";
+    for arguments in [&["get", "vips"] as &[&str], &["get", "ports", "x"], &["history", "nginx-vip"]] {
+        assert_eq!(fails(&socket, arguments, 1), expected, "{arguments:?}");
+    }
+    succeeds(&socket, &["status"]);
+}
+
+#[test]
 fn the_option_wins_over_the_environment() {
     let vipd = FakeVipd::start(FakeHost::default());
     let socket = vipd.socket();
@@ -164,7 +179,7 @@ fn a_state_file_is_judged_without_vipd() {
 
 #[test]
 fn a_reader_who_has_seen_enough_is_no_failure() {
-    let vipd = FakeVipd::start(FakeHost { extra_ports: 5000 });
+    let vipd = FakeVipd::start(FakeHost { extra_ports: 5000, ..FakeHost::default() });
     let script = format!(
         "set -o pipefail; '{}' --socket '{}' get ports -o json | head -n 1",
         env!("CARGO_BIN_EXE_vipctl"),

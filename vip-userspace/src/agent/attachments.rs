@@ -1,0 +1,48 @@
+//! What is attached, as opposed to what once was: anybody may detach a program or remove its pin.
+
+use std::collections::BTreeSet;
+
+use super::{error::chain, run::Agent};
+
+impl Agent {
+    /// Forgets attachments that somebody else ended, so that the next pass makes them anew. Tells whether there were any.
+    pub(super) fn notice_detached(&mut self) -> bool {
+        let mut problems = Vec::new();
+        let mut missing = false;
+        if let Some(ifindex) = self.uplink_attached {
+            match self.dataplane.uplink_is_attached(ifindex, &self.config.uplink) {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(
+                        "somebody detached the programs of the uplink {}; they are attached again",
+                        self.config.uplink
+                    );
+                    self.uplink_attached = None;
+                    missing = true;
+                }
+                // The link watch tells of it.
+                Err(error) if error.is_interface_gone() => {}
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
+        match self.dataplane.attached_ports() {
+            Ok(present) => {
+                let present: BTreeSet<u32> = present.into_iter().collect();
+                let gone: Vec<u32> = self.attached.difference(&present).copied().collect();
+                for ifindex in gone {
+                    self.attached.remove(&ifindex);
+                    if let Some(link) = self.links.links().get(ifindex) {
+                        tracing::warn!(
+                            "somebody detached the program of the port interface {}; it is attached again",
+                            link.name
+                        );
+                        missing = true;
+                    }
+                }
+            }
+            Err(error) => problems.push(chain(&error)),
+        }
+        self.set_problems("what is attached", problems);
+        missing
+    }
+}
