@@ -202,6 +202,11 @@ impl Agent {
             sync.state = SyncState::Error;
             sync.error = Some(problems.join("\n"));
         }
+        let resting = self.desired.refused.iter().filter(|refused| refused.resting).count();
+        if sync.state == SyncState::InSync && resting > 0 {
+            sync.state = SyncState::Waiting;
+            sync.error = Some(format!("{resting} new objects wait a second for indexes that others had"));
+        }
         let mut warnings = Vec::new();
         if sync.state != SyncState::Error {
             warnings.extend(problems);

@@ -195,7 +195,8 @@ pub enum SyncState {
     /// The file is not valid: the state before it stays in force, or the pinned tables do if vipd has read none (`loaded_at`
     /// is `null`).
     Refused,
-    /// There is no file yet; the pinned tables stay in force.
+    /// There is no file yet, and the pinned tables stay in force; or new objects wait for indexes that were freed less than
+    /// a second ago.
     Waiting,
     /// The state is valid, but not all of it could be applied: a full table, say.
     Error,

@@ -73,11 +73,14 @@ fn write_sync(text: &mut String, sync: &SyncStatus) -> fmt::Result {
     let SyncStatus { state, file, loaded_at, error } = sync;
     let state = match state {
         SyncState::InSync => "in force",
-        SyncState::Refused | SyncState::Waiting if loaded_at.is_none() => {
-            "NO VALID STATE has been read; forwarding goes on by the pinned tables"
+        SyncState::Refused if loaded_at.is_none() => {
+            "REFUSED, and no other one has been read; forwarding goes on by the pinned tables"
+        }
+        SyncState::Waiting if loaded_at.is_none() => {
+            "waited for, and no other one has been read; forwarding goes on by the pinned tables"
         }
         SyncState::Refused => "REFUSED, the state before it stays in force",
-        SyncState::Waiting => "waited for",
+        SyncState::Waiting => "in force in a moment",
         SyncState::Error => "in force, but NOT ALL OF IT",
     };
     write!(text, "state {}: {state}", file.display())?;
