@@ -1,13 +1,14 @@
 //! Forwarding without vipd, and its return.
 
-use std::time::Duration;
+use std::{net::SocketAddrV4, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use vip_lab::{Lab, Netns, Outside, poll_until};
+use vip_lab::{Lab, Netns, Outside, UNDERLAY_HOST, UNDERLAY_OUTSIDE, poll_until, stream::UdpStream};
 
 use crate::stage::{
-    EIP, SOON, Stage, VIP_ID, claim, must_be_same_ownership, must_be_whole, number, since, wait_for_more,
+    EIP, PORT, SOON, STATE, Stage, VIP_ID, claim, must_be_same_ownership, must_be_whole, number, since,
+    wait_for_more,
 };
 
 #[test]
@@ -38,6 +39,42 @@ fn kill_9_and_restart_lose_no_packet_and_moves_go_on_meanwhile() {
         ensure!(number(&after, "/owner/epoch")? == number(&before, "/owner/epoch")? + 1, "{before} {after}");
         ensure!(since(&after)? > since(&before)?, "{before} {after}");
         Ok(())
+    });
+}
+
+#[test]
+fn what_a_guest_sends_out_as_a_routed_eip_outlives_a_restart() {
+    const ROUTED: &str = "192.0.2.77";
+    Lab::run(|lab| {
+        let mut stage = Stage::start(lab)?;
+        // Outside every EIP network: the way out is this host's own route.
+        let state = STATE.replace(
+            "eips:    [",
+            &format!("eips:    [{{ id: routed-eip, address: {ROUTED}, port: first }}, "),
+        );
+        stage.vipd.write_state(&state)?;
+        poll_until(SOON, "two EIPs", || {
+            let eips = stage.vipd.vipctl(&["get", "eips", "-o", "json"]).ok()?;
+            (eips.as_array()?.len() == 2).then_some(())
+        })?;
+        let client = stage.outside.netns();
+        client.ip(&format!("route add {ROUTED}/32 via {UNDERLAY_HOST}"))?;
+        let to = SocketAddrV4::new(UNDERLAY_OUTSIDE, PORT);
+        let stream = UdpStream::start(stage.first.netns(), to, 10_000, Duration::from_secs(60), &[client])?;
+        let more = |stream: &UdpStream| {
+            let enough = stream.received(client) + 5_000;
+            poll_until(SOON, "5000 more datagrams at the client", || {
+                (stream.received(client) >= enough).then_some(())
+            })
+        };
+        more(&stream)?;
+        stage.vipd.kill9()?;
+        more(&stream)?;
+        stage.vipd.begin()?;
+        stage.vipd.ready()?;
+        more(&stream)?;
+        stream.stop_sending();
+        must_be_whole(stream)
     });
 }
 
