@@ -48,11 +48,11 @@ fn what_a_guest_sends_out_as_a_routed_eip_outlives_a_restart() {
     Lab::run(|lab| {
         let mut stage = Stage::start(lab)?;
         // Outside every EIP network: the way out is this host's own route.
-        let state = STATE.replace(
+        let with_routed_eip = STATE.replace(
             "eips:    [",
             &format!("eips:    [{{ id: routed-eip, address: {ROUTED}, port: first }}, "),
         );
-        stage.vipd.write_state(&state)?;
+        stage.vipd.write_state(&with_routed_eip)?;
         poll_until(SOON, "two EIPs", || {
             let eips = stage.vipd.vipctl(&["get", "eips", "-o", "json"]).ok()?;
             (eips.as_array()?.len() == 2).then_some(())
