@@ -27,6 +27,7 @@ mod shared;
 mod silent_owner;
 mod start;
 mod status;
+mod table_names;
 mod table_steps;
 mod uplink;
 mod view;

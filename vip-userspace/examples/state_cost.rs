@@ -1,0 +1,69 @@
+//! What a large state costs without a kernel: time and memory to read it, to plan it, and to plan a change of one object.
+//!
+//! `state_cost EIPS lines|block|json`: one JSON object with times in milliseconds and memory in MiB. The file is written first,
+//! and each figure of memory is that of the whole process.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufWriter, Write as _},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use vip_lab::big_state::{BigState, Form};
+use vip_userspace::{
+    config::Capacity,
+    plan::{Contents, Indexes, Resting, compile, diff},
+    state,
+};
+
+const CAPACITY: Capacity = Capacity { ports: (1 << 20) - 1, vips: 1 << 20, eips: 1 << 20, subnets: 4096 };
+
+/// A figure of /proc/self/status in MiB.
+fn memory(key: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such figure")?;
+    let kib: u64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024)
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> Result<T> {
+    let start = Instant::now();
+    let done = work();
+    let ms = start.elapsed().as_millis();
+    println!("{what:<12}{ms:>7} ms{:>7} MiB now{:>7} MiB peak", memory("VmRSS")?, memory("VmHWM")?);
+    Ok(done)
+}
+
+fn main() -> Result<()> {
+    let mut arguments = env::args().skip(1);
+    let eips: u32 = arguments.next().context("how many EIPs?")?.parse()?;
+    let form = match arguments.next().as_deref() {
+        Some("lines") => Form::Lines,
+        Some("block") => Form::Block,
+        Some("json") => Form::Json,
+        other => anyhow::bail!("lines, block or json, not {other:?}"),
+    };
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("state");
+    let mut file = BufWriter::new(fs::File::create(&path)?);
+    BigState::of_eips(eips).write(form, &mut file)?;
+    file.flush()?;
+    println!("{eips} EIPs, {} MiB of text", fs::metadata(&path)?.len() >> 20);
+
+    let state = timed("parse", || state::load(&path, Some(BigState::HOST)))??;
+    let mut contents = Contents::default();
+    let interfaces = BTreeMap::new();
+    for round in ["first", "again"] {
+        let indexes = timed("indexes", || Indexes::of(&contents, &CAPACITY, &Resting::default()))?;
+        let desired = timed("compile", || compile(&state, &[], &interfaces, &indexes))?;
+        drop(indexes);
+        let steps = timed("diff", || diff(&contents, &desired.contents))?;
+        println!("{round}: {} steps, {} refused", steps.len(), desired.refused.len());
+        contents = desired.contents;
+    }
+    timed("settled", || ())?;
+    println!("{} EIPs in the tables", contents.eips.len());
+    Ok(())
+}
