@@ -1,6 +1,9 @@
 //! Objects while their file is being read: in its order, the wrong ones among them.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, Hash},
+};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
@@ -48,6 +51,8 @@ impl Unique {
 pub(super) struct Draft<T> {
     ids: Names,
     by_id: Unique,
+    /// What was asked for last: neighbours in a list often refer to the same object.
+    found: Cell<Option<Ref<T>>>,
     objects: Vec<T>,
     labels: Labels,
     about: About,
@@ -88,6 +93,7 @@ impl<T> Default for Draft<T> {
         Self {
             ids: Names::default(),
             by_id: Unique::default(),
+            found: Cell::new(None),
             objects: Vec::new(),
             labels: Labels::default(),
             about: About::default(),
@@ -125,7 +131,12 @@ impl<T> Draft<T> {
 
     /// Which object has an id, be it right or wrong.
     pub(super) fn find(&self, id: &str) -> Option<Ref<T>> {
-        self.by_id.find(&id, |other| self.ids.get(other)).map(Ref::at)
+        if let Some(again) = self.found.get().filter(|found| self.ids.get(found.index()) == id) {
+            return Some(again);
+        }
+        let found = self.by_id.find(&id, |other| self.ids.get(other)).map(Ref::at);
+        self.found.set(found.or(self.found.get()));
+        found
     }
 
     /// The id of an object.
@@ -155,7 +166,7 @@ impl<T> Draft<T> {
 
     /// Sorts the objects by id. What they refer to is left as it is.
     pub(super) fn finish(self) -> (Objects<T>, About, Order) {
-        let Self { ids, by_id, objects, labels, about } = self;
+        let Self { ids, by_id, found: _, objects, labels, about } = self;
         drop(by_id);
         let (objects, order) = Objects::sorted(ids, objects, labels);
         let about = about.in_order(&order);

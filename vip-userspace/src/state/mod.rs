@@ -89,7 +89,9 @@ pub fn parse(text: &str, origin: &str, own_host: Option<&str>) -> Result<State, 
 /// Reads a text as programs write it; none if it is not like that.
 fn read_plain(text: &str, own_host: Option<&str>) -> Option<(State, Report)> {
     let mut sections = Sections::find(text).ok()?;
-    Resolver::new(own_host).resolve(&mut sections).ok()
+    let (state, report) = Resolver::new(own_host).resolve(&mut sections).ok()?;
+    // Without hosts the rest was not looked at: it may be worse than that.
+    (!state.hosts.is_empty()).then_some((state, report))
 }
 
 /// Reads any text.

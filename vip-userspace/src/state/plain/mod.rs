@@ -8,5 +8,7 @@
 mod cursor;
 mod fields;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::{cursor::NotPlain, fields::Fields, sections::Sections};
