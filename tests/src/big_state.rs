@@ -49,8 +49,8 @@ enum Value {
 
 type Object = Vec<(&'static str, Value)>;
 
-fn word(text: impl ToString) -> Value {
-    Value::Word(text.to_string())
+fn word(text: impl Into<String>) -> Value {
+    Value::Word(text.into())
 }
 
 impl BigState {
@@ -74,7 +74,10 @@ impl BigState {
     }
 
     fn host_object(number: u32) -> Object {
-        vec![("id", word(format!("hv{number}"))), ("vtep", word(Ipv4Addr::from(0xac1f_0001 + number)))]
+        vec![
+            ("id", word(format!("hv{number}"))),
+            ("vtep", word(Ipv4Addr::from(0xac1f_0001 + number).to_string())),
+        ]
     }
 
     fn vpc_object(number: u32) -> Object {
@@ -86,7 +89,7 @@ impl BigState {
             ("id", word(format!("net-{number:05}"))),
             ("vpc", word(format!("vpc-{number:05}"))),
             ("cidr", word(format!("{}/16", Ipv4Addr::from(SUBNET)))),
-            ("gateway", word(Ipv4Addr::from(SUBNET + 1))),
+            ("gateway", word(Ipv4Addr::from(SUBNET + 1).to_string())),
         ]
     }
 
@@ -95,7 +98,7 @@ impl BigState {
         vec![
             ("id", word(port_id(number))),
             ("subnet", word(format!("net-{:05}", number / PORTS_PER_VPC))),
-            ("address", word(Ipv4Addr::from(FIRST_PORT + number % PORTS_PER_VPC))),
+            ("address", word(Ipv4Addr::from(FIRST_PORT + number % PORTS_PER_VPC).to_string())),
             ("mac", word(format!("02:00:00:{b:02x}:{c:02x}:{d:02x}"))),
             ("host", word(Self::HOST)),
             ("interface", word(format!("tap{number:07}"))),
@@ -112,7 +115,7 @@ impl BigState {
         vec![
             ("id", word(vip_id(number))),
             ("subnet", word(format!("net-{vpc:05}"))),
-            ("address", word(Ipv4Addr::from(FIRST_VIP + within))),
+            ("address", word(Ipv4Addr::from(FIRST_VIP + within).to_string())),
             ("ports", Value::Words(ports.collect())),
         ]
     }
@@ -122,7 +125,11 @@ impl BigState {
             None => ("vip", word(vip_id(number))),
             Some(port) => ("port", word(port_id(port))),
         };
-        vec![("id", word(format!("eip-{number:07}"))), ("address", word(Self::eip(number))), target]
+        vec![
+            ("id", word(format!("eip-{number:07}"))),
+            ("address", word(Self::eip(number).to_string())),
+            target,
+        ]
     }
 
     /// Writes the file.

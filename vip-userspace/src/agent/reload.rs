@@ -170,7 +170,7 @@ impl StateFile {
                 self.print = Some(print);
                 self.parse_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(bytes = print.1, parse_ms = self.parse_ms, "read {}", self.path.display());
-                Some(judged)
+                Some(judged.map(|state| *state))
             }
             Version::Unreadable(error) if self.failed == Some(error.kind()) => None,
             Version::Unreadable(error) => {
@@ -195,7 +195,7 @@ enum Version {
         /// Its hash and length.
         print: (u64, usize),
         /// What it is worth.
-        judged: Result<State, StateError>,
+        judged: Result<Box<State>, StateError>,
     },
     /// Nothing.
     Unreadable(io::Error),
@@ -211,7 +211,7 @@ impl Version {
         if before == Some(print) {
             return Self::Same;
         }
-        let judged = state::parse(&text, &path.display().to_string(), Some(host));
+        let judged = state::parse(&text, &path.display().to_string(), Some(host)).map(Box::new);
         Self::Other { print, judged }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    hash::{BuildHasher, Hash},
+    hash::{BuildHasher as _, Hash},
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};

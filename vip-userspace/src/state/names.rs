@@ -54,7 +54,9 @@ mod tests {
     #[test]
     fn each_text_is_found_by_its_number_also_in_another_order() {
         let mut names = Names::default();
-        ["b", "", "aé"].iter().for_each(|name| names.push(name));
+        for name in ["b", "", "aé"] {
+            names.push(name);
+        }
         assert_eq!([names.get(0), names.get(1), names.get(2), names.get(3)], ["b", "", "aé", ""]);
         let turned = names.in_order([2, 0, 1].into_iter());
         assert_eq!([turned.get(0), turned.get(1), turned.get(2)], ["aé", "b", ""]);

@@ -134,13 +134,13 @@ impl Labels {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Objects<T> {
     ids: Names,
-    objects: Vec<T>,
+    rows: Vec<T>,
     labels: Labels,
 }
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
-        Self { ids: Names::default(), objects: Vec::new(), labels: Labels::default() }
+        Self { ids: Names::default(), rows: Vec::new(), labels: Labels::default() }
     }
 }
 
@@ -153,7 +153,7 @@ impl<T> Objects<T> {
             ids.shrink();
             objects.shrink_to_fit();
             labels.shrink();
-            return (Self { ids, objects, labels }, Order { old: None, new: None, count });
+            return (Self { ids, rows: objects, labels }, Order { old: None, new: None, count });
         }
         let mut old: Vec<u32> = (0..count).collect();
         old.sort_unstable_by(|one, other| ids.get(*one).cmp(ids.get(*other)));
@@ -169,22 +169,22 @@ impl<T> Objects<T> {
             order.old().filter_map(|before| sorted.get_mut(before as usize).and_then(Option::take)).collect();
         ids = ids.in_order(order.old());
         labels = labels.in_order(&order);
-        (Self { ids, objects, labels }, order)
+        (Self { ids, rows: objects, labels }, order)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.rows.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.rows.is_empty()
     }
 
     /// Which object has an id.
     pub fn find(&self, id: &str) -> Option<Ref<T>> {
-        let (mut first, mut end) = (0, u32::try_from(self.objects.len()).unwrap_or(u32::MAX));
+        let (mut first, mut end) = (0, u32::try_from(self.rows.len()).unwrap_or(u32::MAX));
         while first < end {
             let middle = first + (end - first) / 2;
             match self.ids.get(middle).cmp(id) {
@@ -213,17 +213,17 @@ impl<T> Objects<T> {
 
     /// All of them, in the order of their ids.
     pub fn refs(&self) -> impl ExactSizeIterator<Item = Ref<T>> + use<T> {
-        (0..u32::try_from(self.objects.len()).unwrap_or(u32::MAX)).map(Ref::at)
+        (0..u32::try_from(self.rows.len()).unwrap_or(u32::MAX)).map(Ref::at)
     }
 
     /// All of them with their ids' places.
     pub fn iter(&self) -> impl Iterator<Item = (Ref<T>, &T)> {
-        self.refs().zip(&self.objects)
+        self.refs().zip(&self.rows)
     }
 
     /// All of them.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &T> {
-        self.objects.iter()
+        self.rows.iter()
     }
 
     /// All ids, rising.
@@ -232,11 +232,11 @@ impl<T> Objects<T> {
     }
 
     pub(super) fn get_mut(&mut self, object: Ref<T>) -> Option<&mut T> {
-        self.objects.get_mut(object.index as usize)
+        self.rows.get_mut(object.index as usize)
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.objects.iter_mut()
+        self.rows.iter_mut()
     }
 }
 
@@ -244,15 +244,15 @@ impl<T> Index<Ref<T>> for Objects<T> {
     type Output = T;
 
     fn index(&self, object: Ref<T>) -> &T {
-        self.objects.get(object.index as usize).expect("a reference of the same state")
+        self.rows.get(object.index as usize).expect("a reference of the same state")
     }
 }
 
 impl<T: PartialEq> Objects<T> {
     /// Whether ids and objects are the same; labels may differ.
     pub(super) fn same_but_labels(&self, other: &Self) -> bool {
-        let Self { ids, objects, labels: _ } = self;
-        *ids == other.ids && *objects == other.objects
+        let Self { ids, rows, labels: _ } = self;
+        *ids == other.ids && *rows == other.rows
     }
 }
 

@@ -15,11 +15,11 @@ impl Drafts {
         let Self { hosts, vpcs, subnets, ports, groups, vips, eips, peerings, interfaces, bindings } = self;
         let (hosts, _, of_hosts) = hosts.finish();
         let (mut vpcs, _, of_vpcs) = vpcs.finish();
-        let (mut subnets, about_subnets, of_subnets) = subnets.finish();
-        let (mut ports, about_ports, of_ports) = ports.finish();
+        let (mut subnets, of_each_subnet, of_subnets) = subnets.finish();
+        let (mut ports, of_each_port, of_ports) = ports.finish();
         let (mut groups, ..) = groups.finish();
-        let (mut vips, about_vips, of_vips) = vips.finish();
-        let (mut eips, about_eips, _) = eips.finish();
+        let (mut vips, of_each_vip, of_vips) = vips.finish();
+        let (mut eips, about_targets, _) = eips.finish();
         for subnet in subnets.values_mut() {
             subnet.vpc = of_vpcs.now(subnet.vpc);
         }
@@ -55,7 +55,7 @@ impl Drafts {
             if of_ports.is_as_before() { interfaces } else { interfaces.in_order(of_ports.old()) };
         interfaces.shrink();
         let abouts =
-            Abouts { subnets: about_subnets, ports: about_ports, vips: about_vips, eips: about_eips };
+            Abouts { subnets: of_each_subnet, ports: of_each_port, vips: of_each_vip, eips: about_targets };
         let bindings = sorted;
         let state = State { hosts, vpcs, subnets, ports, groups, vips, eips, peerings, interfaces, bindings };
         (state, abouts)

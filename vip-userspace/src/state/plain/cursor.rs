@@ -254,15 +254,14 @@ impl<'t> Cursor<'t> {
     /// Reads a word, quoted or not.
     pub(super) fn word(&mut self, flow: bool) -> Plain<At<Cow<'t, str>>> {
         let line = self.line;
-        let value = match self.peek() {
-            Some(quote @ (b'"' | b'\'')) => self.quoted(quote)?,
-            _ => {
-                let word = self.plain(flow)?;
-                if NULLS.contains(&word) {
-                    return Err(NotPlain);
-                }
-                Cow::Borrowed(word)
+        let value = if let Some(quote @ (b'"' | b'\'')) = self.peek() {
+            self.quoted(quote)?
+        } else {
+            let word = self.plain(flow)?;
+            if NULLS.contains(&word) {
+                return Err(NotPlain);
             }
+            Cow::Borrowed(word)
         };
         Ok(At { value, line })
     }

@@ -29,9 +29,9 @@ impl<'t> Sections<'t> {
         let json = text.trim_start_matches([' ', '\t', '\n']).starts_with('{');
         let mut found = Self { sections: Vec::new() };
         if json {
-            found.in_flow(Cursor::new(text, true))?
+            found.in_flow(Cursor::new(text, true))?;
         } else {
-            found.in_block(text)?
+            found.in_block(text)?;
         }
         Ok(found)
     }
