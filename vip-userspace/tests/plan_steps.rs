@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -91,16 +92,20 @@ fn build(
     peered: bool,
     routers: u8,
 ) -> World {
+    // Writing to a string cannot fail.
     let mut text = String::from("hosts: [{ id: hv1, vtep: 172.31.0.1 }]\nvpcs:\n");
-    (0..2).for_each(|vpc| text += &format!("  - {{ id: vpc{vpc}, vni: {} }}\n", 100 + vpc));
+    for vpc in 0..2 {
+        let _ = writeln!(text, "  - {{ id: vpc{vpc}, vni: {} }}", 100 + vpc);
+    }
     // Peers reach each other and must not overlap.
     let second = |vpc: u8| if peered { vpc } else { 0 };
     text += "subnets:\n";
     for (vpc, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let (number, net) = (vpc * 2 + half, second(vpc));
         let router = if routers == half { "vip" } else { "external" };
-        text += &format!(
-            "  - {{ id: subnet{number}, vpc: vpc{vpc}, cidr: 10.{net}.{half}.0/24, gateway: 10.{net}.{half}.1, router: {router} }}\n"
+        let _ = writeln!(
+            text,
+            "  - {{ id: subnet{number}, vpc: vpc{vpc}, cidr: 10.{net}.{half}.0/24, gateway: 10.{net}.{half}.1, router: {router} }}"
         );
     }
     let mut addresses = BTreeSet::new();
@@ -116,8 +121,9 @@ fn build(
             continue;
         }
         known.insert(number, seed.subnet);
-        text += &format!(
-            "  - {{ id: port{number}, subnet: subnet{}, address: {address}, mac: 02:00:00:00:00:{:02x}, host: hv1, interface: tap{}, source_dest_check: {} }}\n",
+        let _ = writeln!(
+            text,
+            "  - {{ id: port{number}, subnet: subnet{}, address: {address}, mac: 02:00:00:00:00:{:02x}, host: hv1, interface: tap{}, source_dest_check: {} }}",
             seed.subnet, seed.mac, seed.interface, !seed.bypass
         );
     }
@@ -141,8 +147,9 @@ fn build(
         let owners = list(bound.clone().filter(|(_, (own, _))| *own).map(|(port, _)| port));
         let sources = list(bound.by_ref().filter(|(_, (_, source))| *source).map(|(port, _)| port));
         let vrids = seed.vrid.map_or_else(String::new, |vrid| vrid.to_string());
-        vip_lines += &format!(
-            "  - {{ id: vip{number}, subnet: subnet{}, address: {address}, ports: [{owners}], real_servers: [{sources}], vrids: [{vrids}] }}\n",
+        let _ = writeln!(
+            vip_lines,
+            "  - {{ id: vip{number}, subnet: subnet{}, address: {address}, ports: [{owners}], real_servers: [{sources}], vrids: [{vrids}] }}",
             seed.subnet
         );
     }
@@ -154,13 +161,15 @@ fn build(
         let known = if to_vip { known_vips.contains(&number) } else { known.contains_key(&number) };
         let kind = if to_vip { "vip" } else { "port" };
         if known && publics.insert(last) && targets.insert((to_vip, target)) {
-            eip_lines +=
-                &format!("  - {{ id: eip{last}, address: 203.0.113.{last}, {kind}: {kind}{target} }}\n");
+            let _ = writeln!(
+                eip_lines,
+                "  - {{ id: eip{last}, address: 203.0.113.{last}, {kind}: {kind}{target} }}"
+            );
         }
     }
     for (list, lines) in [("vips", vip_lines), ("eips", eip_lines)] {
         let lines = if lines.is_empty() { "  []\n".to_owned() } else { lines };
-        text += &format!("{list}:\n{lines}");
+        let _ = write!(text, "{list}:\n{lines}");
     }
     if peered {
         text += "peerings: [{ vpcs: [vpc0, vpc1] }]\n";
@@ -212,7 +221,7 @@ fn reach(world: &World, contents: &mut Contents) -> Desired {
 fn assert_sound(contents: &Contents, after: &str) {
     let port = |index: &u32| contents.ports.get(index);
     for (&(vni, address), entry) in &contents.addresses {
-        match entry.kind().expect("a kind") {
+        match entry.kind {
             AddressKind::Fixed(index) => {
                 let port =
                     port(&index).unwrap_or_else(|| panic!("{address} leads to an empty port after {after}"));
@@ -223,20 +232,21 @@ fn assert_sound(contents: &Contents, after: &str) {
                     contents.members.get(&slot).unwrap_or_else(|| panic!("{address} is empty after {after}"));
                 assert_eq!((vip.vni, vip.address), (vni, address), "after {after}");
             }
-            AddressKind::Gateway | AddressKind::ExternalGateway => {}
+            AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => {}
         }
     }
     for (&(vni, mac), index) in &contents.macs {
         let port = port(index).unwrap_or_else(|| panic!("a MAC leads to an empty port after {after}"));
         assert_eq!((port.vni, port.mac), (vni, Mac::new(mac)), "after {after}");
     }
-    for entry in contents.eips.values() {
-        let leads_to = match (entry.target.as_vip(), entry.target.as_port()) {
+    for (eip, target) in &contents.eips {
+        let place = match (target.as_vip(), target.as_port()) {
             (Some(slot), _) => contents.members.get(&slot).map(|vip| (vip.vni, vip.address)),
             (_, Some(index)) => port(&index).map(|port| (port.vni, port.address)),
             _ => None,
         };
-        assert_eq!(leads_to, Some((entry.vni, entry.inner)), "after {after}");
+        let address = place.and_then(|place| contents.addresses.get(&place));
+        assert_eq!(address.map(|entry| entry.eip.address), Some(*eip), "after {after}");
     }
     for (ifindex, index) in &contents.interfaces {
         assert_eq!(port(index).map(|port| port.ifindex), Some(*ifindex), "after {after}");
@@ -261,8 +271,8 @@ fn assert_sound(contents: &Contents, after: &str) {
         }
     }
     let mut eips = BTreeSet::new();
-    for entry in contents.addresses.values().filter(|entry| !entry.eip.is_unspecified()) {
-        assert!(eips.insert(entry.eip), "two addresses leave as {} after {after}", entry.eip);
+    for entry in contents.addresses.values().filter(|entry| entry.eip.is_some()) {
+        assert!(eips.insert(entry.eip.address), "two addresses leave as {} after {after}", entry.eip.address);
     }
 }
 

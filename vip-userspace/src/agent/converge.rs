@@ -49,6 +49,27 @@ enum Outcome {
     Ended,
 }
 
+/// What came of steps so far.
+#[derive(Debug, Default)]
+struct Tried {
+    problems: Vec<String>,
+    /// Numbers of steps that were not carried out, rising.
+    skipped: Vec<usize>,
+    ended: bool,
+}
+
+impl Tried {
+    fn outcome(mut self) -> (Vec<String>, Outcome) {
+        self.problems.dedup();
+        let outcome = match self.skipped {
+            _ if self.ended => Outcome::Ended,
+            skipped if skipped.is_empty() => Outcome::All,
+            skipped => Outcome::AllBut(skipped),
+        };
+        (self.problems, outcome)
+    }
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -116,6 +137,7 @@ impl Agent {
             let planned = Instant::now();
             let (failed, reached) = self.carry_out_to(&steps, contents);
             self.resting.note(&indexes, &self.contents, Instant::now());
+            self.tables.index.retain_roots(&self.contents.subnets.values().map(|entry| entry.vni).collect());
             self.durations.plan_ms = milliseconds(planned - begun);
             self.durations.apply_ms = milliseconds(planned.elapsed());
             let Durations { plan_ms, apply_ms, .. } = self.durations;
@@ -170,38 +192,64 @@ impl Agent {
     }
 
     fn try_all(&mut self, steps: &[Step]) -> (Vec<String>, Outcome) {
-        let mut problems = Vec::new();
-        let mut skipped = Vec::new();
-        for (number, step) in steps.iter().enumerate() {
-            match table_steps::carry_out(&self.tables, step) {
-                Ok(()) => {
-                    if let Step::FreshSlot(slot) = step {
-                        self.shared.history().forget(*slot);
-                        self.words.remove(slot);
+        let mut tried = Tried::default();
+        if let Err(error) = table_steps::prepare(&self.tables, steps) {
+            return (vec![chain(&error)], Outcome::Ended);
+        }
+        let mut first = 0;
+        for batch in table_steps::batches(steps) {
+            match table_steps::carry_out(&self.tables, batch) {
+                Ok(()) => self.note_fresh_slots(batch),
+                // Which of them has no room, they find out one by one: doing a step twice is doing it once.
+                Err(KernelError::TableFull { .. }) if batch.len() > 1 => {
+                    for (number, step) in (first..).zip(batch) {
+                        let step = std::slice::from_ref(step);
+                        match table_steps::carry_out(&self.tables, step) {
+                            Ok(()) => self.note_fresh_slots(step),
+                            Err(error) => self.failed(&mut tried, (number, step), &error),
+                        }
+                        if tried.ended {
+                            return tried.outcome();
+                        }
                     }
                 }
-                Err(error) if error.is_interface_gone() => {
-                    tracing::debug!("{step:?}: {}", chain(&error));
-                    skipped.push(number);
-                }
-                Err(error @ KernelError::TableFull { .. }) => {
-                    problems.push(chain(&error));
-                    skipped.push(number);
-                }
-                Err(error) => {
-                    problems.push(chain(&error));
-                    self.filled = None;
-                    match table_steps::read(&self.tables) {
-                        Ok(contents) => self.contents = contents,
-                        Err(error) => problems.push(chain(&error)),
-                    }
-                    problems.dedup();
-                    return (problems, Outcome::Ended);
-                }
+                Err(error) => self.failed(&mut tried, (first, batch), &error),
+            }
+            if tried.ended {
+                break;
+            }
+            first += batch.len();
+        }
+        tried.outcome()
+    }
+
+    fn note_fresh_slots(&mut self, done: &[Step]) {
+        for step in done {
+            if let Step::FreshSlot(slot) = step {
+                self.shared.history().forget(*slot);
+                self.words.remove(slot);
             }
         }
-        problems.dedup();
-        (problems, if skipped.is_empty() { Outcome::All } else { Outcome::AllBut(skipped) })
+    }
+
+    /// Notes why steps, of which the first has the number, were not carried out.
+    fn failed(&mut self, tried: &mut Tried, (first, steps): (usize, &[Step]), error: &KernelError) {
+        if error.is_interface_gone() {
+            tracing::debug!("{steps:?}: {}", chain(error));
+            tried.skipped.extend(first..first + steps.len());
+            return;
+        }
+        tried.problems.push(chain(error));
+        if matches!(error, KernelError::TableFull { .. }) {
+            tried.skipped.extend(first..first + steps.len());
+            return;
+        }
+        tried.ended = true;
+        self.filled = None;
+        match table_steps::read(&self.tables) {
+            Ok(contents) => self.contents = contents,
+            Err(error) => tried.problems.push(chain(&error)),
+        }
     }
 
     /// Notes that steps were carried out, except those with the (rising) numbers.
@@ -246,7 +294,7 @@ impl Agent {
     /// The owners' words, by slot, of the VIPs in the tables.
     pub(super) fn present_words(&self) -> BTreeMap<u32, OwnerWord> {
         let slots = self.contents.members.keys();
-        slots.filter_map(|&slot| Some((slot, self.tables.owners.load(slot).ok()?.word))).collect()
+        slots.filter_map(|&slot| Some((slot, self.tables.vips.load(slot).ok()?.word))).collect()
     }
 
     /// Ends ownerships that nobody has the right to.
@@ -357,12 +405,14 @@ impl Agent {
     fn table_uses(&self) -> Vec<(&'static str, u64, u64)> {
         let Self { contents, tables, .. } = self;
         let (routes, neighbours) = self.next_hops.len();
+        let (pages, pages_used) = tables.index.pages();
         let uses = [
-            ("EIPS", contents.eips.len(), tables.eips.capacity()),
-            ("ADDRS", contents.addresses.len(), tables.addrs.capacity()),
+            ("EIPs", contents.eips.len(), self.capacity.eips),
+            ("NODES", pages_used as usize, pages),
+            ("SCATTERED", tables.index.scattered(), tables.index.capacity()),
             ("MACS", contents.macs.len(), tables.macs.capacity()),
             ("GRANTS", contents.grants.len(), tables.grants.capacity()),
-            ("OWNERS", contents.members.len(), tables.owners.len()),
+            ("VIPS", contents.members.len(), tables.vips.len()),
             ("PORTS", contents.ports.len(), self.capacity.ports),
             ("SUBNETS", contents.subnets.len(), tables.subnets.capacity()),
             ("ROUTES", routes, tables.routes.capacity()),

@@ -121,7 +121,7 @@ impl Shared {
 
     /// The moves that the tables remember of a slot, the oldest first.
     pub(super) fn moves(&self, slot: u32, names: &TableNames) -> Result<Vec<Record>, KernelError> {
-        let owner = self.tables.owners.load(slot)?;
+        let owner = self.tables.vips.load(slot)?;
         let first = Move::index(slot, 0);
         let mut moves = Vec::new();
         for index in first..first + MOVES_PER_VIP {

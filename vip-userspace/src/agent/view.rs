@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
-    tables::{Move, OwnerWord, Traffic},
+    tables::{Move, OwnerWord, Traffic, Way},
     wire::Mac,
 };
 
@@ -132,7 +132,7 @@ impl<'a> View<'a> {
     /// The word of a VIP; one that is not in the tables is unowned.
     fn word(&self, vip: Ref<Vip>) -> OwnerWord {
         let slot = self.facts.assigned.vips.get(vip);
-        slot.and_then(|slot| self.read(self.shared.tables.owners.load(slot)))
+        slot.and_then(|slot| self.read(self.shared.tables.vips.load(slot)))
             .map_or(OwnerWord::default(), |entry| entry.word)
     }
 
@@ -266,7 +266,7 @@ impl<'a> View<'a> {
         let owner = self.owner(vip).map(|(port, word)| self.owner_view(vip, port, word));
         let tables = &self.shared.tables;
         let slot = self.facts.assigned.vips.get(vip);
-        let traffic = slot.and_then(|slot| self.read(tables.vip_traffic.sum(slot))).unwrap_or_default();
+        let traffic = slot.and_then(|slot| self.read(tables.vips.all_traffic(slot))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         VipView {
             id: state.vips.id(vip).to_owned(),
@@ -335,9 +335,13 @@ impl<'a> View<'a> {
                 (state.vpc_of_port(what), None, Some(port_id(port)), what.address, Some(port_id(port)))
             }
         };
+        let tables = &self.shared.tables;
         let index = self.facts.assigned.eips.get(eip);
-        let traffic =
-            index.and_then(|index| self.read(self.shared.tables.eip_traffic.sum(index))).unwrap_or_default();
+        let traffic = index.and_then(|index| match target {
+            EipTarget::Vip(_) => self.read(tables.vips.traffic(index, Way::Eip)),
+            EipTarget::Port(_) => self.read(tables.ports.traffic(index)),
+        });
+        let traffic = traffic.unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         let network = self.shared.config.eip_networks.iter().find(|network| network.cidr.contains(address));
         EipView {

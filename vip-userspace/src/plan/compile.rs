@@ -11,14 +11,14 @@ use std::{
 
 use vip_common::{
     tables::{
-        AddressEntry, AddressKind, EipEntry, EipNetwork, Grant, MAX_MEMBERS, Members, PortEntry, PortFlags,
-        Rights, SubnetEntry, Target, VridSet,
+        AddressKind, EipNetwork, Grant, MAX_MEMBERS, Members, PortEntry, PortFlags, Rights, SourceEip,
+        SubnetEntry, Target, VridSet,
     },
     wire::{Ipv4, Mac},
 };
 
 use super::{
-    contents::{Contents, Place, Prefix},
+    contents::{AddressEntry, Contents, Place, Prefix},
     indexes::{Indexes, NoIndex, Pool},
 };
 use crate::state::{self, Eip, EipTarget, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip};
@@ -63,6 +63,8 @@ pub enum Reason {
     },
     /// More ports than [`MAX_MEMBERS`] may own the VIP; the surplus got no right.
     Members,
+    /// The port's VIPs allow more than [`VridSet::CAPACITY`] VRIDs; it may not use the surplus.
+    Vrids,
 }
 
 /// An object of the state that is not, or not wholly, in the tables.
@@ -91,6 +93,11 @@ impl fmt::Display for Refused {
             Reason::Resting => f.write_str("follows in a second, when a freed entry has rested"),
             Reason::Without { kind, id } => write!(f, "not applied, because {kind} {id} is not"),
             Reason::Member { id } => write!(f, "port {id} has no rights yet, because it is not applied"),
+            Reason::Vrids => write!(
+                f,
+                "its VIPs allow more than {} VRIDs, and it may use no more; remove VRIDs",
+                VridSet::CAPACITY
+            ),
             Reason::Members => {
                 write!(f, "only {MAX_MEMBERS} ports may own a VIP; the others got no right, remove them")
             }
@@ -144,7 +151,7 @@ pub struct Assigned {
     pub ports: Given<Port>,
     /// Slots.
     pub vips: Given<Vip>,
-    /// Counter indexes.
+    /// The slot of the VIP, or the index of the port, that an EIP leads to.
     pub eips: Given<Eip>,
 }
 
@@ -199,8 +206,8 @@ pub fn compile(
     Desired { contents: compiler.contents, assigned: Arc::new(compiler.assigned), refused: compiler.refused }
 }
 
-/// How an address leaves: EIP, its index, its network's index.
-type Leaves = (Ipv4, u32, u16);
+/// How an address leaves: EIP, and its network's index.
+type Leaves = (Ipv4, u16);
 
 struct Compiler<'a> {
     state: &'a State,
@@ -308,13 +315,21 @@ impl Compiler<'_> {
                     (self.assigned.ports.get(port), (Kind::Port, port.index(), state.ports.id(port)))
                 }
             };
-            if index.is_some() {
-                wanted.push((eip, Ipv4::from(what.address)));
+            if let Some(index) = index {
+                wanted.push((eip, index));
             } else {
                 self.refuse_without(Kind::Eip, (eip.index(), state.eips.id(eip)), needed);
             }
         }
-        self.assigned.eips = self.give((Kind::Eip, &state.eips), &indexes.eips, &wanted);
+        let addresses = wanted.iter().map(|(eip, _)| Ipv4::from(state.eips[*eip].address));
+        for (&(eip, index), admitted) in wanted.iter().zip(indexes.eips.admit(addresses)) {
+            if let Err(NoIndex::Full { capacity }) = admitted {
+                let reason = Reason::Full { table: "EIPs", capacity };
+                self.refuse(Kind::Eip, (eip.index(), state.eips.id(eip)), reason, false);
+            } else {
+                self.assigned.eips.set(eip, index);
+            }
+        }
     }
 
     fn networks(&mut self) {
@@ -327,37 +342,30 @@ impl Compiler<'_> {
             let what = &state.subnets[subnet];
             let vpc = &state.vpcs[what.vpc];
             let kind = match what.router {
-                Router::Vip => AddressKind::Gateway,
-                Router::External => AddressKind::ExternalGateway,
+                Router::Vip => AddressKind::Gateway(index),
+                Router::External => AddressKind::ExternalGateway(index),
             };
-            self.addresses.push(((vpc.vni, what.gateway.into()), AddressEntry::new(kind, index)));
+            self.addresses.push(((vpc.vni, what.gateway.into()), AddressEntry::new(kind)));
             for vni in vpc.peers.iter().map(|peer| state.vpcs[*peer].vni).chain([vpc.vni]) {
                 let prefix = Prefix { vni, network: what.cidr.network().into(), length: what.cidr.prefix() };
-                self.contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index });
+                self.contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index, root: 0 });
             }
         }
     }
 
     fn eips(&mut self) {
         let state = self.state;
-        let entries: Vec<(Ipv4, EipEntry)> = self
+        let entries: Vec<(Ipv4, Target)> = self
             .assigned
             .eips
             .iter()
-            .filter_map(|(eip, index)| {
+            .map(|(eip, index)| {
                 let Eip { address, target } = state.eips[eip];
-                let (subnet, inner, target) = match target {
-                    EipTarget::Vip(vip) => {
-                        let Vip { subnet, address, .. } = state.vips[vip];
-                        (subnet, address, Target::vip(self.assigned.vips.get(vip)?))
-                    }
-                    EipTarget::Port(port) => {
-                        let Port { subnet, address, .. } = state.ports[port];
-                        (subnet, address, Target::port(self.assigned.ports.get(port)?))
-                    }
+                let target = match target {
+                    EipTarget::Vip(_) => Target::vip(index),
+                    EipTarget::Port(_) => Target::port(index),
                 };
-                let entry = EipEntry { vni: self.vni(subnet), inner: inner.into(), target, index };
-                Some((address.into(), entry))
+                (address.into(), target)
             })
             .collect();
         self.contents.eips = entries.into_iter().collect();
@@ -379,7 +387,28 @@ impl Compiler<'_> {
     fn leaves(&self, eips: &[u32], object: u32) -> Option<Leaves> {
         let eip = Ref::at(eips.get(object as usize)?.checked_sub(1)?);
         let address = self.state.eips[eip].address;
-        Some((address.into(), self.assigned.eips.get(eip)?, self.network_of(address)))
+        Some((address.into(), self.network_of(address)))
+    }
+
+    /// The VRIDs that each port may use by all its VIPs, of those ports that have some.
+    fn vrids(&mut self) -> BTreeMap<Ref<Port>, VridSet> {
+        let state = self.state;
+        let mut vrids: BTreeMap<Ref<Port>, VridSet> = BTreeMap::new();
+        let mut surplus = BTreeSet::new();
+        for vip in state.vips.values() {
+            for vrid in vip.vrids() {
+                for binding in state.bindings(vip).iter().filter(|binding| binding.rights.own) {
+                    if !vrids.entry(binding.port).or_default().insert(vrid) {
+                        surplus.insert(binding.port);
+                    }
+                }
+            }
+        }
+        surplus.retain(|port| self.assigned.ports.get(*port).is_some());
+        for port in surplus {
+            self.refuse(Kind::Port, (port.index(), state.ports.id(port)), Reason::Vrids, false);
+        }
+        vrids
     }
 
     fn ports(&mut self) {
@@ -388,13 +417,7 @@ impl Compiler<'_> {
             EipTarget::Port(port) => Some(port),
             EipTarget::Vip(_) => None,
         });
-        let mut vrids: BTreeMap<Ref<Port>, VridSet> = BTreeMap::new();
-        for vip in state.vips.values() {
-            for vrid in vip.vrids() {
-                let owners = state.bindings(vip).iter().filter(|binding| binding.rights.own);
-                owners.for_each(|binding| vrids.entry(binding.port).or_default().insert(vrid));
-            }
-        }
+        let vrids = self.vrids();
         let mut macs = Vec::with_capacity(state.ports.len());
         let mut entries = Vec::with_capacity(state.ports.len());
         for (port, index) in self.assigned.ports.iter() {
@@ -418,7 +441,7 @@ impl Compiler<'_> {
                 }
             }
             macs.push(((vni, what.mac.octets()), index));
-            let address = AddressEntry::new(AddressKind::Fixed(index), subnet_index);
+            let address = AddressEntry::new(AddressKind::Fixed(index));
             self.addresses
                 .push(((vni, what.address.into()), leaving(address, self.leaves(&eips, port.index()))));
             entries.push((
@@ -432,6 +455,9 @@ impl Compiler<'_> {
                     mask: subnet.cidr.mask().into(),
                     mac: Mac::new(what.mac.octets()),
                     flags,
+                    eip: SourceEip::default(),
+                    root: 0,
+                    zero: 0,
                     vrids: vrids.get(&port).copied().unwrap_or_default(),
                 },
             ));
@@ -459,7 +485,7 @@ impl Compiler<'_> {
                 *place = port;
             }
             members.push((slot, of_vip));
-            let address = AddressEntry::new(AddressKind::Vip(slot), subnet);
+            let address = AddressEntry::new(AddressKind::Vip(slot));
             self.addresses
                 .push(((vni, what.address.into()), leaving(address, self.leaves(&eips, vip.index()))));
         }
@@ -515,5 +541,5 @@ impl Compiler<'_> {
 
 /// The address with the EIP that it leaves as, if any.
 fn leaving(address: AddressEntry, leaves: Option<Leaves>) -> AddressEntry {
-    leaves.map_or(address, |(eip, index, network)| address.with_eip(eip, index, network))
+    leaves.map_or(address, |(eip, network)| address.with_eip(eip, network))
 }

@@ -92,31 +92,65 @@ fn sorted(mut indexes: Vec<u32>) -> Vec<u32> {
     indexes
 }
 
+/// Which EIPs there is room for: they have no index of their own, but there may not be more than the capacity.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    capacity: u32,
+    /// Rising.
+    present: Vec<Ipv4>,
+}
+
+impl Room {
+    /// Whether there is room for each of the EIPs: those that are there already stay.
+    pub(super) fn admit(
+        &self,
+        wanted: impl Iterator<Item = Ipv4> + Clone,
+    ) -> impl Iterator<Item = Result<(), NoIndex>> {
+        let kept = wanted.clone().filter(|eip| self.is_present(*eip)).count();
+        let mut room = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_sub(kept);
+        wanted.map(move |eip| {
+            if !self.is_present(eip) {
+                room = room.checked_sub(1).ok_or(NoIndex::Full { capacity: self.capacity })?;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_present(&self, eip: Ipv4) -> bool {
+        self.present.binary_search(&eip).is_ok()
+    }
+}
+
 /// The indexes in use by each kind of object: rising, and by whomever.
 #[derive(Clone, Debug, Default)]
 struct Used {
     ports: Vec<u32>,
     slots: Vec<u32>,
-    eips: Vec<u32>,
     subnets: Vec<u32>,
 }
 
 impl Used {
     fn of(contents: &Contents) -> Self {
-        let addresses = contents.addresses.values();
-        let of_addresses = addresses.clone().filter(|entry| !entry.eip.is_unspecified());
-        let eips = of_addresses
-            .map(|entry| entry.eip_index)
-            .chain(contents.eips.values().map(|entry| entry.index))
-            .collect();
-        let subnets = addresses
-            .map(|entry| entry.subnet)
-            .chain(contents.subnets.values().map(|entry| entry.subnet))
-            .collect();
+        let of_addresses = contents.addresses.values().filter_map(|entry| match entry.kind {
+            AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) => Some(subnet),
+            AddressKind::Fixed(_) | AddressKind::Vip(_) => None,
+        });
+        let of_objects = contents
+            .ports
+            .values()
+            .map(|port| port.subnet)
+            .chain(contents.members.values().map(|members| members.subnet));
+        let of_subnets = contents.subnets.values().map(|entry| entry.subnet);
+        // Neighbours are mostly in one subnet.
+        let mut subnets: Vec<u32> = Vec::new();
+        for subnet in of_addresses.chain(of_objects).chain(of_subnets) {
+            if subnets.last() != Some(&subnet) {
+                subnets.push(subnet);
+            }
+        }
         Self {
             ports: contents.ports.keys().copied().collect(),
             slots: contents.members.keys().copied().collect(),
-            eips: sorted(eips),
             subnets: sorted(subnets),
         }
     }
@@ -127,7 +161,7 @@ impl Used {
 pub struct Indexes {
     pub(super) ports: Pool<MacPlace>,
     pub(super) slots: Pool<Place>,
-    pub(super) eips: Pool<Ipv4>,
+    pub(super) eips: Room,
     /// By the gateway's address.
     pub(super) subnets: Pool<Place>,
 }
@@ -137,15 +171,11 @@ impl Indexes {
     ///
     /// Ports and slots say themselves whose they are, so that one that was only half added or half removed is found too.
     pub fn of(contents: &Contents, capacity: &Capacity, resting: &Resting) -> Self {
-        let Used { ports, slots, eips, subnets } = Used::of(contents);
+        let Used { ports, slots, subnets } = Used::of(contents);
         let rest = |kind: &BTreeMap<u32, Instant>| (kind.keys().copied().collect(), resting.all);
-        let of_addresses = contents
-            .addresses
-            .values()
-            .filter(|entry| !entry.eip.is_unspecified())
-            .map(|entry| (entry.eip, entry.eip_index));
-        let gateways = contents.addresses.iter().filter(|(_, entry)| {
-            matches!(entry.kind(), Some(AddressKind::Gateway | AddressKind::ExternalGateway))
+        let gateways = contents.addresses.iter().filter_map(|(&place, entry)| match entry.kind {
+            AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) => Some((place, subnet)),
+            AddressKind::Fixed(_) | AddressKind::Vip(_) => None,
         });
         Self {
             ports: Pool::new(
@@ -156,23 +186,17 @@ impl Indexes {
                 rest(&resting.kinds.ports),
             ),
             slots: Pool::new(
-                "OWNERS",
+                "VIPS",
                 (0, capacity.vips),
                 contents.members.iter().map(|(&slot, members)| ((members.vni, members.address), slot)),
                 slots,
                 rest(&resting.kinds.slots),
             ),
-            eips: Pool::new(
-                "EIPS",
-                (0, capacity.eips),
-                of_addresses.chain(contents.eips.iter().map(|(&eip, entry)| (eip, entry.index))),
-                eips,
-                rest(&resting.kinds.eips),
-            ),
+            eips: Room { capacity: capacity.eips, present: contents.eips.keys().copied().collect() },
             subnets: Pool::new(
                 "SUBNETS",
                 (1, capacity.subnets),
-                gateways.map(|(&place, entry)| (place, entry.subnet)),
+                gateways,
                 subnets,
                 rest(&resting.kinds.subnets),
             ),
@@ -185,7 +209,6 @@ impl Indexes {
 struct Kinds {
     ports: BTreeMap<u32, Instant>,
     slots: BTreeMap<u32, Instant>,
-    eips: BTreeMap<u32, Instant>,
     subnets: BTreeMap<u32, Instant>,
 }
 
@@ -218,7 +241,6 @@ impl Resting {
         };
         self.kinds.ports.extend(freed(&before.ports.used, &after.ports));
         self.kinds.slots.extend(freed(&before.slots.used, &after.slots));
-        self.kinds.eips.extend(freed(&before.eips.used, &after.eips));
         self.kinds.subnets.extend(freed(&before.subnets.used, &after.subnets));
     }
 
@@ -228,21 +250,16 @@ impl Resting {
             self.all = false;
             self.all_until = None;
         }
-        let Kinds { ports, slots, eips, subnets } = &mut self.kinds;
-        for kind in [ports, slots, eips, subnets] {
+        let Kinds { ports, slots, subnets } = &mut self.kinds;
+        for kind in [ports, slots, subnets] {
             kind.retain(|_, until| *until > now);
         }
     }
 
     /// When the last rest ends; `None` if nothing rests.
     pub fn ends(&self) -> Option<Instant> {
-        let Kinds { ports, slots, eips, subnets } = &self.kinds;
-        [ports, slots, eips, subnets]
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .copied()
-            .chain(self.all_until)
-            .max()
+        let Kinds { ports, slots, subnets } = &self.kinds;
+        [ports, slots, subnets].into_iter().flat_map(BTreeMap::values).copied().chain(self.all_until).max()
     }
 }
 
@@ -270,6 +287,14 @@ mod tests {
         let pool = pool(2, &[(70, 1)]);
         let full = Err(NoIndex::Full { capacity: 2 });
         assert_eq!(assign(&pool, &[10, 20, 70]), [Ok(2), full, Ok(1)]);
+    }
+
+    #[test]
+    fn eips_that_are_there_stay_when_there_is_no_room_for_others() {
+        let [old, new] = [[203, 0, 113, 1], [203, 0, 113, 0]].map(Ipv4::new);
+        let room = Room { capacity: 1, present: vec![old] };
+        let admitted: Vec<_> = room.admit([new, old].into_iter()).collect();
+        assert_eq!(admitted, [Err(NoIndex::Full { capacity: 1 }), Ok(())]);
     }
 
     #[test]
@@ -307,7 +332,9 @@ mod tests {
         let mut resting = Resting::everything(start);
         let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
         let give = |resting: &Resting| {
-            Indexes::of(&Contents::default(), &capacity, resting).eips.assign([Ipv4::UNSPECIFIED].into_iter())
+            Indexes::of(&Contents::default(), &capacity, resting)
+                .slots
+                .assign([(2, Ipv4::UNSPECIFIED)].into_iter())
         };
         assert_eq!(give(&resting), [Err(NoIndex::Resting)]);
         resting.expire(start + REST);
