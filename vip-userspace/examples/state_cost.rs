@@ -17,6 +17,7 @@ use nix::sys::{
 use vip_lab::big_state::{BigState, Form};
 use vip_userspace::{
     config::Capacity,
+    memory,
     plan::{Contents, Indexes, Resting, compile, diff},
     state,
 };
@@ -24,7 +25,7 @@ use vip_userspace::{
 const CAPACITY: Capacity = Capacity { ports: (1 << 20) - 1, vips: 1 << 20, eips: 1 << 20, subnets: 4096 };
 
 /// A figure of /proc/self/status in MiB.
-fn memory(key: &str) -> Result<u64> {
+fn resident(key: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such figure")?;
     let kib: u64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
@@ -42,7 +43,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> Result<T> {
     let (start, cpu) = (Instant::now(), cpu_ms()?);
     let done = work();
     let (ms, cpu) = (start.elapsed().as_millis(), cpu_ms()? - cpu);
-    let (now, peak) = (memory("VmRSS")?, memory("VmHWM")?);
+    let (now, peak) = (resident("VmRSS")?, resident("VmHWM")?);
     println!("{what:<12}{ms:>7} ms{cpu:>7} ms CPU{now:>7} MiB now{peak:>7} MiB peak");
     Ok(done)
 }
@@ -64,6 +65,7 @@ fn main() -> Result<()> {
     println!("{eips} EIPs, {} MiB of text", fs::metadata(&path)?.len() >> 20);
 
     let state = timed("parse", || state::load(&path, Some(BigState::HOST)))??;
+    timed("settled", memory::give_back)?;
     let mut contents = Contents::default();
     let interfaces = BTreeMap::new();
     for round in ["first", "again"] {
@@ -75,7 +77,7 @@ fn main() -> Result<()> {
         contents = desired.contents;
         drop(steps);
         drop(desired.assigned);
-        timed("settled", || ())?;
+        timed("settled", memory::give_back)?;
     }
     println!("{} EIPs in the tables", contents.eips.len());
     Ok(())

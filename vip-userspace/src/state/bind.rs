@@ -179,11 +179,10 @@ impl Resolver<'_> {
         }
         let pair = names.join("+");
         let peerings = &mut self.drafts.peerings;
-        if peerings.find(&pair).is_some() {
-            let what = "the two VPCs are peered already";
-            return self.report.add(line, subject, what, "keep one of the two peerings");
-        }
         let label = Label { name: raw.name.as_deref(), remark: raw.remark.as_deref() };
-        peerings.declare(&pair, line, label, Peering { vpcs: [lesser, greater] });
+        if peerings.declare(&pair, line, label, Peering { vpcs: [lesser, greater] }).is_err() {
+            let what = "the two VPCs are peered already";
+            self.report.add(line, subject, what, "keep one of the two peerings");
+        }
     }
 }

@@ -29,15 +29,30 @@ impl Unique {
         number: u32,
         key_of: impl Fn(u32) -> K,
     ) -> Option<u32> {
-        let Self { numbers, hasher } = self;
-        let same = |other: &u32| key_of(*other) == *key;
-        match numbers.entry(hasher.hash_one(key), same, |other| hasher.hash_one(key_of(*other))) {
+        match self.entry(key, key_of) {
             Entry::Occupied(mut entry) => Some(std::mem::replace(entry.get_mut(), number)),
             Entry::Vacant(entry) => {
                 entry.insert(number);
                 None
             }
         }
+    }
+
+    /// The thing with this key has the number, unless another one has the key: then it is told.
+    fn claim<K: Hash + Eq>(&mut self, key: &K, number: u32, key_of: impl Fn(u32) -> K) -> Result<(), u32> {
+        match self.entry(key, key_of) {
+            Entry::Occupied(entry) => Err(*entry.get()),
+            Entry::Vacant(entry) => {
+                entry.insert(number);
+                Ok(())
+            }
+        }
+    }
+
+    fn entry<K: Hash + Eq>(&mut self, key: &K, key_of: impl Fn(u32) -> K) -> Entry<'_, u32> {
+        let Self { numbers, hasher } = self;
+        let same = |other: &u32| key_of(*other) == *key;
+        numbers.entry(hasher.hash_one(key), same, |other| hasher.hash_one(key_of(*other)))
     }
 
     /// Which thing has the key.
@@ -102,17 +117,23 @@ impl<T> Default for Draft<T> {
 }
 
 impl<T> Draft<T> {
-    /// Adds an object of which nothing is known yet but its id and the words for people. The id must be new. `blank` stands for the
-    /// object until it is [set](Self::set).
-    pub(super) fn declare(&mut self, id: &str, line: u32, label: Label<'_>, blank: T) -> Ref<T> {
+    /// Adds an object of which nothing is known yet but its id and the words for people; an error is the object that has the id
+    /// already. `blank` stands for the object until it is [set](Self::set).
+    pub(super) fn declare(
+        &mut self,
+        id: &str,
+        line: u32,
+        label: Label<'_>,
+        blank: T,
+    ) -> Result<Ref<T>, Ref<T>> {
         let number = u32::try_from(self.objects.len()).expect("objects of one file of less than 4 GiB");
-        self.ids.push(id);
         let ids = &self.ids;
-        self.by_id.put(&id, number, |other| ids.get(other));
+        self.by_id.claim(&id, number, |other| ids.get(other)).map_err(Ref::at)?;
+        self.ids.push(id);
         self.objects.push(blank);
         self.labels.push(number, label);
         self.about.lines.push(line);
-        Ref::at(number)
+        Ok(Ref::at(number))
     }
 
     /// Says what the object is.

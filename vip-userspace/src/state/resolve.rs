@@ -276,12 +276,13 @@ impl<'h> Resolver<'h> {
                 self.complain(line, subject, "id", complaint);
             }
             let drafts = K::of_mut(&mut self.drafts);
-            if let Some(first) = drafts.find(id) {
-                let what = format!("the id is used in line {} already", drafts.line(first));
-                self.report.add(line, subject, what, "give each object of a kind its own id");
-                return;
-            }
-            let declared = drafts.declare(id, line, object.label(), K::blank());
+            let declared = match drafts.declare(id, line, object.label(), K::blank()) {
+                Ok(declared) => declared,
+                Err(first) => {
+                    let what = format!("the id is used in line {} already", drafts.line(first));
+                    return self.report.add(line, subject, what, "give each object of a kind its own id");
+                }
+            };
             if !resolve(self, subject, declared, &object) {
                 K::of_mut(&mut self.drafts).last_is_wrong();
             }
