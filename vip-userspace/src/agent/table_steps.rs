@@ -64,7 +64,7 @@ pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
 }
 
 /// Carries a step out.
-pub(super) fn carry_out(tables: &Tables, step: &Step) -> Result<(), KernelError> {
+pub fn carry_out(tables: &Tables, step: &Step) -> Result<(), KernelError> {
     match *step {
         Step::RemoveEip(eip) => tables.eips.remove(&eip).map(drop),
         Step::RemoveAddress(place) => tables.addrs.remove(&address_key(place)).map(drop),
