@@ -146,3 +146,18 @@ HARNESS("classifier", tc_to_by_mac, __sk_buff, TO_BY_MAC, TC_ACT_SHOT)
 HARNESS("classifier", tc_from, __sk_buff, FROM, TC_ACT_SHOT)
 HARNESS("classifier", tc_asked, __sk_buff, ASKED, TC_ACT_SHOT)
 HARNESS("classifier", tc_claimed, __sk_buff, CLAIMED, TC_ACT_SHOT)
+
+/*
+ * The generator: not a harness, but it makes frames in the same way. Run on live frames, it sends each out of the interface
+ * that the frame is said to have come in by.
+ */
+SEC("xdp")
+int generator(struct xdp_md *ctx)
+{
+	u32 first = 0;
+	struct state *state = map_lookup(&STATE, &first);
+
+	if (state && restore((void *)(u64)ctx->data, (void *)(u64)ctx->data_end, state, TO))
+		return XDP_TX;
+	return XDP_ABORTED;
+}

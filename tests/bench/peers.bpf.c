@@ -160,3 +160,62 @@ int two_hashes(struct xdp_md *ctx)
 	translate(headers, key.inner, receiver->mac, receiver->gateway_mac);
 	return redirect_map(&DEVICES, receiver->port, XDP_DROP);
 }
+
+/* What the sink saw. */
+struct {
+	UINT(type, MAP_PERCPU_ARRAY);
+	UINT(max_entries, 4);
+	TYPE(key, u32);
+	TYPE(value, u64);
+} SEEN SEC(".maps");
+
+enum seen {
+	/* A good header, to an inner address, one hop older. */
+	ROUTED,
+	/* A good header, not changed on the way. */
+	UNCHANGED,
+	/* A packet of the benchmark with a wrong header checksum, or changed in another way. */
+	WRONG,
+	/* Not of the benchmark: whatever a kernel says by itself. */
+	FOREIGN,
+};
+
+#define FIRST_TTL 64
+
+INLINE enum seen classify(struct headers *headers)
+{
+	const u16 *word = (const u16 *)&headers->ip;
+	u32 destination, sum = 0;
+
+	if (headers->ethernet.type != swap16(0x0800) || headers->ip.version_length != 0x45 ||
+	    headers->ip.protocol != 17)
+		return FOREIGN;
+#pragma unroll
+	for (int n = 0; n < 10; n++)
+		sum += word[n];
+	if (fold(sum) != 0xffff)
+		return WRONG;
+	destination = swap32(headers->ip.destination) >> 24;
+	if (destination == 10 && headers->ip.ttl == FIRST_TTL - 1)
+		return ROUTED;
+	if (destination == 100 && headers->ip.ttl == FIRST_TTL)
+		return UNCHANGED;
+	return WRONG;
+}
+
+/* The end of the way: looks at each frame, counts it, drops it. */
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	void *end = (void *)(u64)ctx->data_end;
+	struct headers *headers = (void *)(u64)ctx->data;
+	u32 seen = FOREIGN;
+	u64 *count;
+
+	if ((void *)(headers + 1) <= end)
+		seen = classify(headers);
+	count = map_lookup(&SEEN, &seen);
+	if (count)
+		*count += 1;
+	return XDP_DROP;
+}

@@ -43,7 +43,7 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 12] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
@@ -53,6 +53,7 @@ const PROGRAMS: [Program; 11] = [
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
+    program("nft", "nftables", Task::Bench, "DNAT as the kernel does it"),
     program("nginx", "nginx-light", Task::Demo, "the page behind the VIP"),
     program("ping", "iputils-ping", Task::Demo, "reachability"),
     program("tcpdump", "tcpdump", Task::Test, "what a wire carries"),

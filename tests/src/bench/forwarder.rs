@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::ProgramFd;
+use aya::programs::{ProgramFd, xdp::XdpLink};
 use vip_common::{
     DropReason,
     tables::{
@@ -78,6 +78,11 @@ impl Forwarder {
     /// A program.
     pub(super) fn program(&mut self, program: RunnerProgram) -> Result<&ProgramFd> {
         Ok(self.runner.program(program)?)
+    }
+
+    /// Puts the uplink's program on an interface, until the link is dropped.
+    pub(super) fn attach(&mut self, ifindex: u32) -> Result<XdpLink> {
+        Ok(self.runner.attach_uplink(ifindex)?)
     }
 
     /// Every VIP belongs to its owner, as after a first claim.

@@ -5,6 +5,7 @@
 //! neighbours in time.
 
 mod clang;
+mod end_to_end;
 mod forwarder;
 mod harness;
 mod machine;
@@ -57,6 +58,8 @@ pub struct Options {
 pub enum Part {
     /// Cost per packet in the kernel's test run
     A,
+    /// Packets per second from end to end
+    B,
 }
 
 /// How to print what was found.
@@ -94,6 +97,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report { machine: machine::describe(), sections: Vec::new() };
     if options.has(Part::A) {
         report.sections.push(per_packet::run(options, &lab)?);
+    }
+    if options.has(Part::B) {
+        report.sections.push(end_to_end::run(options, &lab)?);
     }
     drop(lab);
     match options.output {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{DevMap, HashMap, MapData},
-    programs::{ProgramFd, SchedClassifier, Xdp},
+    maps::{DevMap, HashMap, MapData, PerCpuArray},
+    programs::{ProgramFd, SchedClassifier, Xdp, XdpMode, xdp::XdpLink},
 };
 
 use super::{
@@ -17,8 +17,31 @@ use super::{
 /// The loaded programs.
 pub(super) struct Peers {
     ebpf: Ebpf,
+    seen: PerCpuArray<MapData, u64>,
     /// Keeps the devices where the programs find them.
     _devices: DevMap<MapData>,
+}
+
+/// What the sink saw so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// To an inner address, one hop older, with a good header.
+    pub(super) routed: u64,
+    /// As the generator sent it.
+    pub(super) unchanged: u64,
+    /// Anything else that the generator may have sent.
+    pub(super) wrong: u64,
+}
+
+impl Seen {
+    /// What came since `before`.
+    pub(super) const fn since(self, before: Self) -> Self {
+        Self {
+            routed: self.routed - before.routed,
+            unchanged: self.unchanged - before.unchanged,
+            wrong: self.wrong - before.wrong,
+        }
+    }
 }
 
 /// Bytes of `struct whole`: VNI, inner address, port, MAC, the gateway's MAC.
@@ -50,7 +73,24 @@ impl Peers {
         }
         // Only now: a map that is dropped before its program is loaded is gone.
         fill(&mut ebpf, world)?;
-        Ok(Self { ebpf, _devices: devices })
+        let seen = ebpf.take_map("SEEN").context("no map SEEN")?.try_into()?;
+        Ok(Self { ebpf, seen, _devices: devices })
+    }
+
+    /// Puts an XDP program on an interface of the calling thread's namespace, in its driver, until the link is dropped.
+    pub(super) fn attach(&mut self, name: &str, ifindex: u32) -> Result<XdpLink> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut Xdp = program.try_into()?;
+        let link = program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .with_context(|| format!("{name} cannot be attached"))?;
+        Ok(program.take_link(link)?)
+    }
+
+    /// What the sink saw, over all processors.
+    pub(super) fn seen(&self) -> Result<Seen> {
+        let of = |index: u32| -> Result<u64> { Ok(self.seen.get(&index, 0)?.iter().sum()) };
+        Ok(Seen { routed: of(0)?, unchanged: of(1)?, wrong: of(2)? })
     }
 
     /// A program by name.

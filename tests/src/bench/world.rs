@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::{Mac, fixtures::world::constant_mac};
 
-/// Ports that own the VIPs.
+/// Ports that may own VIPs.
 pub(super) const OWNERS: u32 = 64;
 
 /// The port that may own every VIP and owns none: number of a port.
@@ -83,6 +83,8 @@ pub(super) const fn port_interface(port: u32) -> u32 {
 pub(super) struct World {
     /// How many.
     pub(super) entries: u32,
+    /// How many ports they are spread over, at most [`OWNERS`].
+    pub(super) owners: u32,
 }
 
 impl World {
@@ -105,12 +107,12 @@ impl World {
 
     /// The port that owns a VIP.
     pub(super) const fn owner_of(self, vip: u32) -> u32 {
-        vip % OWNERS
+        vip % self.owners
     }
 
     /// How many VIPs a port owns.
     pub(super) const fn owned_by(self, port: u32) -> u32 {
-        if port >= OWNERS { 0 } else { (self.entries + OWNERS - 1 - port) / OWNERS }
+        if port >= self.owners { 0 } else { (self.entries + self.owners - 1 - port) / self.owners }
     }
 }
 
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn every_vip_has_an_eip_of_its_own_and_an_owner() {
         for entries in [1, 1000, 100_000, 1_000_000] {
-            let world = World { entries };
+            let world = World { entries, owners: OWNERS };
             let vips = world.vips_by_eip();
             assert!((0..entries).all(|vip| vips[world.eip_of(vip) as usize] == vip), "{entries}");
             assert_eq!((0..PORTS).map(|port| world.owned_by(port)).sum::<u32>(), entries);

@@ -3,7 +3,7 @@
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, RingBuf},
-    programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, TestRunResult},
+    programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, TestRunResult, XdpMode, xdp::XdpLink},
 };
 use vip_common::{
     pipeline::Verdict,
@@ -117,6 +117,15 @@ impl Runner {
             RunnerProgram::Port => (PORT, programs::classifier(&mut self.ebpf, PORT)?.fd()),
         };
         fd.map_err(programs::failed("refer to", name))
+    }
+
+    /// Puts the XDP program on an interface of this network namespace, in its driver, until the link is dropped.
+    pub fn attach_uplink(&mut self, ifindex: u32) -> Result<XdpLink, KernelError> {
+        let program = programs::xdp(&mut self.ebpf)?;
+        program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .and_then(|link| program.take_link(link))
+            .map_err(programs::failed("attach", UPLINK))
     }
 
     /// Runs a packet (from its Ethernet header on, at least 14 bytes) through a program once. A TC program sees it as received

@@ -58,7 +58,7 @@ pub(super) fn run(options: &Options, lab: &Lab) -> Result<Section> {
         verified: Vec::new(),
     };
     for &entries in &options.sizes() {
-        let world = World { entries };
+        let world = World { entries, owners: world::OWNERS };
         let measured: Vec<Measured> = netns.exec(|| {
             progress!("a: {} entries: filling the tables", count(entries));
             let mut bench = Bench {

@@ -185,12 +185,12 @@ impl Path {
 
     /// The packets of all VIPs, each by the port that owns it.
     pub(super) fn by_owner(self, world: World) -> Result<Vec<Slice>> {
-        let owners = (0..world::OWNERS).filter(|port| world.owned_by(*port) > 0);
+        let owners = (0..world.owners).filter(|port| world.owned_by(*port) > 0);
         owners
             .map(|port| {
                 let mut state = State::new(&self.frame(world, port, NOBODY)?)?;
                 state.first = world::FIRST_VIP.into();
-                (state.count, state.offset, state.step) = (world.owned_by(port), port, world::OWNERS);
+                (state.count, state.offset, state.step) = (world.owned_by(port), port, world.owners);
                 state.stride = 1 % state.count;
                 Ok(Slice { ifindex: world::port_interface(port), state })
             })
