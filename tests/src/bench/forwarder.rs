@@ -1,28 +1,23 @@
 //! The forwarder's programs with the tables of a [`World`]: the only place of the benchmark that knows its tables.
 //!
-//! The tables are filled as vipd fills them: a state is compiled, compared with nothing, and the steps are carried out.
+//! The tables are filled as vipd fills them: what they shall contain is compared with nothing, and the steps are carried out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use aya::programs::{ProgramFd, xdp::XdpLink};
 use vip_common::{
     DropReason,
     tables::{
-        Config, ConfigFlags, LAYOUT_VERSION, NextHop, OwnerWord, Pending, RouteEntry, RouteKind, Traffic,
+        AddressKind, Config, ConfigFlags, Grant, LAYOUT_VERSION, Members, NextHop, OwnerWord, Pending,
+        PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, Way,
     },
     wire::{self, Ipv4},
 };
 use vip_userspace::{
-    agent::carry_out,
-    config,
+    agent::fill,
     kernel::{Capacity, Runner, RunnerProgram, Tables},
-    plan::{Contents, Desired, Indexes, Interface, Interfaces, Resting, compile, diff},
-    state::{Eip, EipTarget, Host, Id, MacAddr, Port, Rights, Router, State, Subnet, Vip, Vpc},
+    plan::{AddressEntry, Contents, Prefix, diff},
 };
 
 use super::world::{self, World};
@@ -30,7 +25,7 @@ use super::world::{self, World};
 /// The loaded programs.
 pub(super) struct Forwarder {
     runner: Runner,
-    desired: Desired,
+    world: World,
 }
 
 /// What the tables say that the programs did.
@@ -58,19 +53,10 @@ impl Forwarder {
         let (ports, vips, eips, subnets) = (world::PORTS, world.entries, world.entries, 4);
         let capacity = Capacity { ports, vips, eips, subnets };
         let runner = Runner::load_unobserved(object, &capacity)?;
-        let wanted = config::Capacity { ports, vips, eips, subnets };
-        let resting = Resting::default();
-        let indexes = Indexes::of(&Contents::default(), &wanted, &resting);
-        let desired = compile(&state(world)?, &[], &interfaces(), &indexes);
-        if let Some(refused) = desired.refused.first() {
-            anyhow::bail!("{refused}");
-        }
         let tables = runner.tables();
-        for step in diff(&Contents::default(), &desired.contents) {
-            carry_out(tables, &step)?;
-        }
+        fill(tables, &diff(&Contents::default(), &contents(world)))?;
         set_host(tables)?;
-        let forwarder = Self { runner, desired };
+        let forwarder = Self { runner, world };
         forwarder.give_to_owners(world)?;
         Ok(forwarder)
     }
@@ -87,13 +73,11 @@ impl Forwarder {
 
     /// Every VIP belongs to its owner, as after a first claim.
     fn give_to_owners(&self, world: World) -> Result<()> {
-        let owners = &self.runner.tables().owners;
+        let owners = &self.runner.tables().vips;
         for vip in 0..world.entries {
-            let slot = *self.desired.vips.get(&vip_id(vip)).context("a VIP without a slot")?;
-            let port = port_id(world.owner_of(vip));
-            let port = *self.desired.ports.get(&port).context("a port without an index")?;
-            let old = owners.load(slot)?.word;
-            ensure!(owners.swap_word(slot, old, OwnerWord::new(1, true, port, 0))?, "somebody moved a VIP");
+            let old = owners.load(vip)?.word;
+            let new = OwnerWord::new(1, true, port_index(world.owner_of(vip)), 0);
+            ensure!(owners.swap_word(vip, old, new)?, "somebody moved a VIP");
         }
         Ok(())
     }
@@ -102,12 +86,11 @@ impl Forwarder {
     pub(super) fn counted(&self) -> Result<Counted> {
         let tables = self.runner.tables();
         let mut counted = Counted::default();
-        for index in self.desired.eips.values() {
-            counted.eips_used += add(&mut counted.eips, tables.eip_traffic.sum(*index)?);
-        }
-        for slot in self.desired.vips.values() {
-            counted.vips_used += add(&mut counted.vips, tables.vip_traffic.sum(*slot)?);
-            let entry = tables.owners.load(*slot)?;
+        for slot in 0..self.world.entries {
+            // Every VIP has an EIP, whose traffic is the VIP's that goes that way.
+            counted.eips_used += add(&mut counted.eips, tables.vips.traffic(slot, Way::Eip)?);
+            counted.vips_used += add(&mut counted.vips, tables.vips.all_traffic(slot)?);
+            let entry = tables.vips.load(slot)?;
             counted.moves += entry.word.epoch();
             counted.waiting += u32::from(entry.pending != Pending::NONE);
         }
@@ -130,76 +113,71 @@ fn add(sum: &mut Traffic, one: Traffic) -> u32 {
     u32::from(one != Traffic::default())
 }
 
-fn port_id(port: u32) -> Id {
-    format!("port-{port}").into()
+/// Index of a port in the tables: 0 is none.
+const fn port_index(port: u32) -> u32 {
+    port + 1
 }
 
-fn vip_id(vip: u32) -> Id {
-    format!("vip-{vip}").into()
-}
+/// Index of the subnet.
+const SUBNET: u32 = 1;
 
-/// The objects of a world.
-fn state(world: World) -> Result<State> {
-    let mut state = State::default();
-    let (host, vpc, subnet): (Id, Id, Id) = ("hv1".into(), "blue".into(), "web".into());
+/// What the tables contain for a world. A VIP's slot is its number.
+fn contents(world: World) -> Contents {
+    let mut contents = Contents::default();
     let (network, prefix) = world::SUBNET;
-    let vtep = Ipv4Addr::new(172, 31, 0, 1);
-    state.hosts.insert(Arc::clone(&host), Host { id: Arc::clone(&host), vtep });
-    let entry = Vpc { id: Arc::clone(&vpc), vni: world::VNI, peers: BTreeSet::new() };
-    state.vpcs.insert(Arc::clone(&vpc), entry);
-    let entry = Subnet {
-        id: Arc::clone(&subnet),
-        vpc: Arc::clone(&vpc),
-        cidr: ipnetwork::Ipv4Network::new(network, prefix)?,
-        gateway: world::GATEWAY,
-        router: Router::Vip,
-    };
-    state.subnets.insert(Arc::clone(&subnet), entry);
+    let vni = world::VNI;
+    contents.subnets.insert(
+        Prefix { vni, network: network.into(), length: prefix },
+        SubnetEntry { vni, subnet: SUBNET, root: 0 },
+    );
+    let mut add = |address: Ipv4Addr, entry| contents.addresses.insert((vni, address.into()), entry);
+    add(world::GATEWAY, AddressEntry::new(AddressKind::Gateway(SUBNET)));
     for port in 0..world::PORTS {
-        let id = port_id(port);
-        let entry = Port {
-            id: Arc::clone(&id),
-            subnet: Arc::clone(&subnet),
-            vpc: Arc::clone(&vpc),
-            address: world::port_address(port),
-            mac: MacAddr::new(world::port_mac(port).0),
-            host: Arc::clone(&host),
-            interface: format!("port{port}"),
-            source_dest_check: true,
-        };
-        state.ports.insert(id, entry);
+        let index = port_index(port);
+        add(world::port_address(port), AddressEntry::new(AddressKind::Fixed(index)));
     }
-    let own = Rights { own: true, source: false };
     for vip in 0..world.entries {
-        let id = vip_id(vip);
-        let members = [world.owner_of(vip), world::STANDBY];
-        let entry = Vip {
-            id: Arc::clone(&id),
-            subnet: Arc::clone(&subnet),
-            vpc: Arc::clone(&vpc),
-            address: world::nth(world::FIRST_VIP, vip),
-            bindings: members.into_iter().map(|port| (port_id(port), own)).collect(),
-            vrids: BTreeSet::new(),
-        };
-        state.vips.insert(Arc::clone(&id), entry);
-        let eip: Id = format!("eip-{vip}").into();
-        let entry = Eip {
-            id: Arc::clone(&eip),
-            address: world::nth(world::FIRST_EIP, world.eip_of(vip)),
-            target: EipTarget::Vip(id),
-        };
-        state.eips.insert(eip, entry);
+        let eip = world::nth(world::FIRST_EIP, world.eip_of(vip));
+        let entry = AddressEntry::new(AddressKind::Vip(vip)).with_eip(eip.into(), 0);
+        add(world::nth(world::FIRST_VIP, vip), entry);
     }
-    Ok(state)
-}
-
-fn interfaces() -> Interfaces {
-    (0..world::PORTS)
-        .map(|port| {
-            let ifindex = world::port_interface(port);
-            (format!("port{port}"), Interface { ifindex, bridged: false, takes_xdp: true })
-        })
-        .collect()
+    for port in 0..world::PORTS {
+        let (index, ifindex) = (port_index(port), world::port_interface(port));
+        let mac = world::port_mac(port);
+        let entry = PortEntry {
+            ifindex,
+            vni,
+            subnet: SUBNET,
+            address: world::port_address(port).into(),
+            gateway: world::GATEWAY.into(),
+            mask: Ipv4::from_raw(u32::MAX.unbounded_shl(32 - u32::from(prefix)).to_be()),
+            mac: wire::Mac::new(mac.0),
+            flags: PortFlags::TAKES_XDP,
+            ..PortEntry::default()
+        };
+        contents.ports.insert(index, entry);
+        contents.port_devs.insert(index, ifindex);
+        contents.interfaces.insert(ifindex, index);
+        contents.macs.insert((vni, mac.0), index);
+    }
+    let own = Grant { rights: Rights::OWN, ..Grant::default() };
+    for vip in 0..world.entries {
+        let members = [world.owner_of(vip), world::STANDBY].map(port_index);
+        let mut entry = Members {
+            vni,
+            address: world::nth(world::FIRST_VIP, vip).into(),
+            subnet: SUBNET,
+            ..Members::default()
+        };
+        for (place, member) in entry.ports.iter_mut().zip(members) {
+            *place = member;
+            contents.grants.insert((member, vip), own);
+        }
+        contents.members.insert(vip, entry);
+        let eip = world::nth(world::FIRST_EIP, world.eip_of(vip));
+        contents.eips.insert(eip.into(), Target::vip(vip));
+    }
+    contents
 }
 
 /// The host's own entries: the uplink, the way out, a neighbour that is known for good.

@@ -13,11 +13,12 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     Capacity, KernelError, OBJECT, Tables,
+    chunked::{self, TemporaryPins},
     dataplane::take_events,
     events::next_event,
     programs::{self, PORT, UPLINK, UPLINK_TC},
     shape,
-    tables::PerCpuTable,
+    tables::{PerCpuTable, cpus},
 };
 
 /// Global of the object that makes its programs show their verdicts.
@@ -85,14 +86,17 @@ impl Runner {
     }
 
     fn load_observed(object: &[u8], capacity: &Capacity, observed: u32) -> Result<Self, KernelError> {
+        let cpus = cpus()?;
         let mut loader = EbpfLoader::new();
         for (name, shape) in shape::expected(&programs::parse(object)?, capacity)? {
             loader.map_max_entries(name, shape.entries());
         }
+        let pins = TemporaryPins::new()?;
+        chunked::provide(&mut loader, capacity, &cpus, |name| pins.table(name))?;
         loader.override_global(OBSERVED, &observed, true);
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
-        let tables = Tables::take(&mut ebpf)?;
+        let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
         for name in [UPLINK, UPLINK_TC, PORT] {
             programs::load(&mut ebpf, name)?;
         }

@@ -89,7 +89,8 @@ pub(super) fn run(options: &Options, lab: &Lab) -> Result<Section> {
     };
     let mut wire = Some(Wire::build(lab)?);
     rival::enable_routing(&wire.as_ref().context("no wire")?.host)?;
-    for &entries in &options.sizes() {
+    for &entries in options.sizes().iter().filter(|entries| !options.entries.is_empty() || **entries != 1000)
+    {
         progress!("b: {} entries: filling the tables", count(entries));
         let world = World { entries, owners: 1 };
         let mut this = wire.take().context("no wire")?;
