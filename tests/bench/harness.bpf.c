@@ -148,16 +148,20 @@ HARNESS("classifier", tc_asked, __sk_buff, ASKED, TC_ACT_SHOT)
 HARNESS("classifier", tc_claimed, __sk_buff, CLAIMED, TC_ACT_SHOT)
 
 /*
- * The generator: not a harness, but it makes frames in the same way. Run on live frames, it sends each out of the interface
- * that the frame is said to have come in by.
+ * Generators: no harness, but they make frames in the same way. Run on live frames, they send each out of the interface that
+ * the frame is said to have come in by.
  */
-SEC("xdp")
-int generator(struct xdp_md *ctx)
-{
-	u32 first = 0;
-	struct state *state = map_lookup(&STATE, &first);
+#define GENERATOR(name, place)                                                                                \
+	SEC("xdp")                                                                                            \
+	int name(struct xdp_md *ctx)                                                                          \
+	{                                                                                                     \
+		u32 first = 0;                                                                                \
+		struct state *state = map_lookup(&STATE, &first);                                             \
+                                                                                                              \
+		if (state && restore((void *)(u64)ctx->data, (void *)(u64)ctx->data_end, state, place))       \
+			return XDP_TX;                                                                        \
+		return XDP_ABORTED;                                                                           \
+	}
 
-	if (state && restore((void *)(u64)ctx->data, (void *)(u64)ctx->data_end, state, TO))
-		return XDP_TX;
-	return XDP_ABORTED;
-}
+GENERATOR(send_to, TO)
+GENERATOR(send_claimed, CLAIMED)

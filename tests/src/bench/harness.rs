@@ -1,15 +1,10 @@
 //! The harness: a program that makes a packet anew and enters the program under test, run by the kernel's test run.
 
-use std::io::ErrorKind;
-
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
     maps::{Array, MapData, ProgramArray},
-    programs::{
-        ProgramError, ProgramFd, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, TestRunResult,
-        Xdp,
-    },
+    programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use nix::time::{ClockId, clock_gettime};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
@@ -18,7 +13,7 @@ use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 pub(super) const FRAME: usize = 60;
 
 /// Bytes of `struct state`.
-const STATE: usize = size_of::<State>();
+pub(super) const STATE: usize = size_of::<State>();
 
 /// `struct state` of harness.bpf.c, where its fields are explained.
 #[derive(
@@ -42,6 +37,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// The bytes of a map's value, with another start of the random numbers.
+    pub(super) fn seeded(self, random: u64) -> Result<[u8; STATE]> {
+        let state = Self { random: random | 1, ..self };
+        state.as_bytes().try_into().context("the state's size")
+    }
+
     /// A frame with address 0 in its place, otherwise whole; its checksums are taken as those of the address 0.
     pub(super) fn new(frame: &[u8]) -> Result<Self> {
         let stored = |offset: usize| -> Option<u32> {
@@ -134,9 +135,7 @@ impl Harness {
     pub(super) fn run(&mut self, name: &str, state: &State, ifindex: u32, repeat: u32) -> Result<Outcome> {
         // Any odd number in this place has the generator pass through all numbers in the end (Steele et al., SplitMix).
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let state = State { random: self.seed | 1, ..*state };
-        let bytes: [u8; STATE] = state.as_bytes().try_into().context("the state's size")?;
-        self.state.set(0, bytes, 0)?;
+        self.state.set(0, state.seeded(self.seed)?, 0)?;
         let mut packet = vec![0; FRAME * 2];
         let blank = [0; FRAME];
         let context = SkBuffHead { ingress_ifindex: ifindex, ifindex, ..SkBuffHead::default() };
@@ -160,64 +159,6 @@ impl Harness {
         let state = State::read_from_bytes(&after).ok().context("the state's size")?;
         ensure!(state.failed == 0, "{} of {repeat} runs did not enter the program under test", state.failed);
         Ok(Outcome { code: result.return_value, packet, time, state })
-    }
-}
-
-/// A generator: sends frames of its own out of an interface of the calling thread's namespace.
-pub(super) struct Generator {
-    ebpf: Ebpf,
-    state: Array<MapData, [u8; STATE]>,
-}
-
-/// `struct xdp_md` of linux/bpf.h.
-#[derive(Default, zerocopy::IntoBytes, zerocopy::Immutable)]
-#[repr(C)]
-struct XdpMd {
-    data: u32,
-    data_end: u32,
-    data_meta: u32,
-    ingress_ifindex: u32,
-    rx_queue_index: u32,
-    egress_ifindex: u32,
-}
-
-/// Frames of a batch: as many as a network driver takes at once.
-const BATCH: u32 = 64;
-
-impl Generator {
-    /// Loads a generator of frames of a state, in an order of its own for each `seed`.
-    pub(super) fn load(object: &[u8], state: &State, seed: u64) -> Result<Self> {
-        let mut ebpf = Ebpf::load(object).context("the kernel refuses the generator")?;
-        let map = ebpf.take_map("STATE").context("the generator has no map STATE")?;
-        let mut generator = Self { state: map.try_into()?, ebpf };
-        let state = State { random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, ..*state };
-        generator.state.set(0, <[u8; STATE]>::try_from(state.as_bytes())?, 0)?;
-        generator.program()?.load().context("the verifier refuses the generator")?;
-        Ok(generator)
-    }
-
-    fn program(&mut self) -> Result<&mut Xdp> {
-        let program = self.ebpf.program_mut("generator").context("the harness has no generator")?;
-        Ok(program.try_into()?)
-    }
-
-    /// Sends frames out of an interface that has a receiver for them, until a signal comes.
-    pub(super) fn send(&mut self, ifindex: u32, frames: u32) -> Result<()> {
-        let blank = [0; FRAME];
-        let length = u32::try_from(FRAME)?;
-        let context = XdpMd { data_end: length, ingress_ifindex: ifindex, ..XdpMd::default() };
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&blank);
-        options.ctx_in = Some(context.as_bytes());
-        options.repeat = frames;
-        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        match self.program()?.test_run(options) {
-            Ok(_) => Ok(()),
-            Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::Interrupted => {
-                Ok(())
-            }
-            Err(error) => Err(error).context("the kernel sends no live frames (Linux 5.18 or later does)"),
-        }
     }
 }
 

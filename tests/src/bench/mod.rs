@@ -7,8 +7,10 @@
 mod clang;
 mod end_to_end;
 mod forwarder;
+mod generator;
 mod harness;
 mod machine;
+mod moves;
 mod peers;
 mod per_packet;
 mod report;
@@ -60,6 +62,8 @@ pub enum Part {
     A,
     /// Packets per second from end to end
     B,
+    /// Moves, and what a million EIPs take
+    D,
 }
 
 /// How to print what was found.
@@ -100,6 +104,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.has(Part::B) {
         report.sections.push(end_to_end::run(options, &lab)?);
+    }
+    if options.has(Part::D) {
+        report.sections.push(moves::run(options, &lab)?);
     }
     drop(lab);
     match options.output {

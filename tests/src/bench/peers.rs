@@ -125,8 +125,8 @@ fn fill(ebpf: &mut Ebpf, world: World) -> Result<()> {
         let eip = world::nth(world::FIRST_EIP, world.eip_of(vip)).octets();
         let port = world.owner_of(vip);
         let place = [world::VNI.to_ne_bytes(), world::nth(world::FIRST_VIP, vip).octets()].concat();
-        let macs = [world::port_mac(port).0, world::vip_mac(world::GATEWAY).0].concat();
-        let receiver = [device(port).to_ne_bytes().as_slice(), &macs].concat();
+        let both = [world::port_mac(port).0, world::vip_mac(world::GATEWAY).0].concat();
+        let receiver = [device(port).to_ne_bytes().as_slice(), &both].concat();
         let both = [place.as_slice(), &receiver].concat();
         whole.insert(eip, sized::<WHOLE>(&both)?, 0)?;
         places.insert(eip, sized::<PLACE>(&place)?, 0)?;

@@ -20,14 +20,20 @@ impl Spread {
         samples.sort_by(f64::total_cmp);
         let middle = samples.len() / 2;
         let upper = *samples.get(middle)?;
-        let median =
-            if samples.len() % 2 == 0 { f64::midpoint(*samples.get(middle - 1)?, upper) } else { upper };
+        let median = if samples.len().is_multiple_of(2) {
+            f64::midpoint(*samples.get(middle - 1)?, upper)
+        } else {
+            upper
+        };
         Some(Self { median, min: *samples.first()?, max: *samples.last()? })
     }
 
-    /// As a table shows it, with so many digits behind the point.
+    /// As a table shows it, with so many digits behind the point; one sample has no spread.
     pub(super) fn text(&self, digits: usize) -> String {
         let Self { median, min, max } = self;
+        if min >= max {
+            return format!("{median:.digits$}");
+        }
         format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
     }
 }

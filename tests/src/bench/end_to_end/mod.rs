@@ -192,7 +192,7 @@ fn check(subject: Subject, seen: Seen) -> Result<()> {
     let Seen { routed, unchanged, wrong } = seen;
     match subject {
         Subject::Redirect => {
-            ensure!(routed == 0 && wrong == 0, "not only redirected frames arrived: {seen:?}")
+            ensure!(routed == 0 && wrong == 0, "not only redirected frames arrived: {seen:?}");
         }
         _ => ensure!(unchanged == 0 && wrong == 0, "not only translated, routed frames arrived: {seen:?}"),
     }

@@ -78,7 +78,7 @@ const VIP_MAC: Mac = Mac([0x06, 0x56, 0, 0, 0, 0]);
 
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
-const NEIGHBOUR_MAC: Mac = Mac([2, 0, 0, 0, 1, world::NEIGHBOUR as u8]);
+const NEIGHBOUR_MAC: Mac = Mac([2, 0, 0, 0, 1, world::NEIGHBOUR.to_le_bytes()[0]]);
 
 impl Path {
     /// All, in the order in which they are measured: claims last, because they change the owners.
@@ -162,9 +162,8 @@ impl Path {
         };
         let neighbour = world::port_interface(world::NEIGHBOUR);
         match self {
-            Self::EipIn => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_EIP),
+            Self::EipIn | Self::ArpEip => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_EIP),
             Self::Unknown => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_UNKNOWN),
-            Self::ArpEip => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_EIP),
             Self::ArpVip | Self::GuestToVip => {
                 one(neighbour, &self.frame(world, 0, NOBODY)?, world::FIRST_VIP)
             }

@@ -205,7 +205,7 @@ fn take_back(bench: &mut Bench) -> Result<u64> {
 fn exhaust(bench: &mut Bench, slices: &mut [Slice]) -> Result<()> {
     const MOVES: u32 = 8;
     Subject::Forwarder.enter(bench, Path::ClaimWaits)?;
-    for _ in 0..MOVES / 2 + 1 {
+    for _ in 0..=MOVES / 2 {
         for Slice { ifindex, state } in &mut *slices {
             bench.tc.run(Path::ClaimWaits.harness(), state, *ifindex, state.count)?;
         }
