@@ -140,7 +140,7 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Runs a cargo build and gives the executables that it made or found up to date.
-fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
+pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     // The compiler's messages still go to the terminal, as text.
     command.arg("--message-format=json-render-diagnostics");
@@ -157,7 +157,7 @@ fn executable(message: &str) -> Option<PathBuf> {
     message.get("executable")?.as_str().map(PathBuf::from)
 }
 
-fn named(executables: &[PathBuf], name: &str) -> Result<PathBuf> {
+pub(crate) fn named(executables: &[PathBuf], name: &str) -> Result<PathBuf> {
     executables
         .iter()
         .find(|path| path.file_name().is_some_and(|file| file == name))

@@ -4,6 +4,7 @@
 //! repository (see [`linker::tools_dir`]). What it cannot set up ends in an error of one line that says what to do.
 
 mod artifacts;
+mod bench;
 mod compiler;
 mod demo;
 mod linker;
@@ -17,6 +18,7 @@ mod test;
 mod versions;
 mod workspace;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -45,6 +47,13 @@ enum Command {
     },
     /// Run all tests: on the host, in the kernel, and in labs of network namespaces (needs root)
     Test(TestArgs),
+    /// Measure the forwarder beside what it is compared with, on this machine (needs root); `--help` tells how
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure and how to print it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Check formatting, lints and documentation, warnings being errors
     Lint,
     /// Format all sources
@@ -82,6 +91,7 @@ fn run(command: Command) -> Result<()> {
             println!("{built}");
         }),
         Command::Demo { keep } => demo::run(&workspace, keep),
+        Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
         Command::Lint => lint::run(&workspace),
         Command::Fmt => lint::format(&workspace),

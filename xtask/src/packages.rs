@@ -23,6 +23,8 @@ pub(crate) enum Task {
     Demo,
     /// `cargo xtask test`, which needs all that the demo needs and more.
     Test,
+    /// `cargo xtask bench`, which needs all that the tests need and more.
+    Bench,
 }
 
 /// A program that is run, and where it comes from.
@@ -41,15 +43,17 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 10] = [
+const PROGRAMS: [Program; 12] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
+    program("clang", "clang", Task::Bench, "the programs that the benchmark compares with"),
     program("curl", "curl", Task::Demo, "the outside client"),
     program("ethtool", "ethtool", Task::Demo, "offloads of the outside sender"),
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
+    program("nft", "nftables", Task::Bench, "DNAT as the kernel does it"),
     program("nginx", "nginx-light", Task::Demo, "the page behind the VIP"),
     program("ping", "iputils-ping", Task::Demo, "reachability"),
     program("tcpdump", "tcpdump", Task::Test, "what a wire carries"),

@@ -32,4 +32,4 @@ mod table_steps;
 mod uplink;
 mod view;
 
-pub use self::{error::AgentError, run::run};
+pub use self::{error::AgentError, run::run, table_steps::fill};
