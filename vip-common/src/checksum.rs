@@ -8,7 +8,7 @@ use crate::wire::{Be16, Ipv4};
 
 /// A running one's complement sum of 16-bit words, not yet folded.
 ///
-/// Sixteen bits of room above the low word take 65 535 additions before a carry is lost.
+/// Sixteen bits of room above the low word take more than 20 000 additions before a carry is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Sum(u32);
@@ -29,8 +29,9 @@ impl Sum {
     /// The difference that replacing the address `from` by `to` makes.
     #[inline(always)]
     pub const fn replace_address(self, from: Ipv4, to: Ipv4) -> Self {
-        let (from, to) = (!from.raw(), to.raw());
-        Self(self.0 + (from >> 16) + (from & 0xffff) + (to >> 16) + (to & 0xffff))
+        // Modulo 2¹⁶ − 1 the bits above the lower word weigh as much as if they began anew at its end.
+        let both = (!from.raw()) as u64 + to.raw() as u64;
+        Self(self.0 + (both >> 16) as u32 + (both & 0xffff) as u32)
     }
 
     /// The sum in 16 bits.

@@ -33,8 +33,13 @@ impl<const LANES: u32> Record<LANES> {
     #[inline(always)]
     fn find(chunks: &'static Array<u32>, index: u32) -> Option<Self> {
         let place = Place::of(index);
-        let chunk = look_up(from_ref(chunks).cast_mut().cast(), place.chunk)?;
-        let element = look_up(chunk, place.element)?;
+        // Copies: the place itself stays in registers, where the verifier knows its bounds.
+        let (chunk, element) = (place.chunk, place.element);
+        // SAFETY: PORTS and VIPS are arrays of maps, and their elements arrays.
+        let element = unsafe {
+            let chunk = look_up(from_ref(chunks).cast_mut().cast(), &chunk)?;
+            look_up(chunk, &element)?
+        };
         Some(Self { element: element.cast(), place })
     }
 
@@ -61,10 +66,14 @@ impl<const LANES: u32> Record<LANES> {
 }
 
 /// `bpf_map_lookup_elem`, which the kernel inlines for arrays and arrays of maps.
+///
+/// # Safety
+///
+/// The map is an array of this object, or an element of an array of maps, which the verifier knows for one.
 #[inline(always)]
-fn look_up(map: *mut c_void, index: u32) -> Option<*mut c_void> {
-    // SAFETY: the map is one of this object, or an element of an array of maps, which the verifier knows for one.
-    let found = unsafe { bpf_map_lookup_elem(map, from_ref(&index).cast()) };
+pub(crate) unsafe fn look_up(map: *mut c_void, index: &u32) -> Option<*mut c_void> {
+    // SAFETY: the caller's; the key of an array is four bytes.
+    let found = unsafe { bpf_map_lookup_elem(map, from_ref(index).cast()) };
     if found.is_null() { None } else { Some(found) }
 }
 

@@ -1,19 +1,21 @@
 //! The maps as the pipeline's tables.
 
+use core::ptr::from_ref;
+
 use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
     pipeline::Tables,
     tables::{
         Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move, NextHop, RouteEntry,
         SubnetEntry, Target, VniAddress, Way,
-        index::{self, EIP_ROOT},
+        index::{self, EIP_ROOT, Node},
     },
     wire::Ipv4,
 };
 
 use crate::{
     maps,
-    record::{Port, Vip},
+    record::{Port, Vip, look_up},
 };
 
 /// The maps of this object.
@@ -36,7 +38,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn eip(&self, address: Ipv4) -> Option<Target> {
-        index::find(EIP_ROOT, &VniAddress::eip(address), |page| maps::NODES.get(page), scattered)
+        let root = EIP_ROOT;
+        index::find(&root, &VniAddress::eip(address), node, scattered)
     }
 
     #[inline(always)]
@@ -143,6 +146,13 @@ impl Tables for Maps {
     }
 }
 
+/// The page whose number is at a place: in another page, or on the stack.
+#[inline(always)]
+fn node<'n>(number: &u32) -> Option<&'n Node> {
+    // SAFETY: the look-up reads four bytes; a page is never shorter than its type, and words of pages change whole.
+    unsafe { look_up(from_ref(&maps::NODES).cast_mut().cast(), number)?.cast::<Node>().as_ref() }
+}
+
 #[inline(always)]
 fn scattered(key: &VniAddress) -> Option<Target> {
     // SAFETY: as in `port_by_mac`.
@@ -153,7 +163,7 @@ fn scattered(key: &VniAddress) -> Option<Target> {
 #[inline(never)]
 fn find(root: u32, vni: u32, address: u32) -> u32 {
     let key = VniAddress { vni, address: Ipv4::from_raw(address) };
-    index::find(root, &key, |page| maps::NODES.get(page), scattered).map_or(0, Target::word)
+    index::find(&root, &key, node, scattered).map_or(0, Target::word)
 }
 
 /// Sends an event. Out of line: events are rare and their code is large.

@@ -1,9 +1,10 @@
 //! `uplink`: XDP on the uplink.
 
-use core::ptr::read_volatile;
+use core::ptr::{from_ref, read_volatile};
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    helpers::generated::bpf_redirect_map,
     macros::xdp,
     programs::XdpContext,
 };
@@ -69,10 +70,7 @@ pub(crate) fn uplink(ctx: XdpContext) -> u32 {
     log_verdict!(&ctx, "uplink", verdict);
     match verdict {
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => XDP_PASS,
-        Verdict::Deliver { port, .. } => match maps::PORT_DEVS.redirect(port, u64::from(XDP_DROP)) {
-            Ok(_) => XDP_REDIRECT,
-            Err(_) => refused(DropReason::RedirectFailed),
-        },
+        Verdict::Deliver { port, .. } => deliver(port),
         Verdict::Return => XDP_TX,
         Verdict::Drop(_) | Verdict::Consumed => XDP_DROP,
         // Nothing that reaches the uplink is sent to members or out of the uplink again.
@@ -80,6 +78,14 @@ pub(crate) fn uplink(ctx: XdpContext) -> u32 {
             refused(DropReason::RedirectFailed)
         }
     }
+}
+
+#[inline(always)]
+fn deliver(port: u32) -> u32 {
+    let devices = from_ref(&maps::PORT_DEVS).cast_mut().cast();
+    // SAFETY: the map is one of this object's. A port that it does not have makes the action that of the flags.
+    let action = unsafe { bpf_redirect_map(devices, u64::from(port), u64::from(XDP_DROP)) };
+    if action == i64::from(XDP_REDIRECT) { XDP_REDIRECT } else { refused(DropReason::RedirectFailed) }
 }
 
 #[inline(always)]

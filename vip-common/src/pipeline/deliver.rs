@@ -7,8 +7,8 @@ use crate::{DropReason, tables::OwnerWord, wire::Mac};
 pub(super) struct Receiver<T: Tables> {
     pub(super) index: u32,
     pub(super) entry: T::Port,
-    /// The port's own MAC, or the virtual router MAC by which it owns the VIP.
-    pub(super) mac: Mac,
+    /// VRID by whose virtual router MAC it owns the VIP; 0: by its own.
+    vrid: u8,
 }
 
 impl<T: Tables> Receiver<T> {
@@ -29,7 +29,7 @@ impl<T: Tables> Receiver<T> {
         if entry.ifindex == 0 {
             return Err(DropReason::NoInterface);
         }
-        Ok(Self { index, mac: entry.mac, entry })
+        Ok(Self { index, entry, vrid: 0 })
     }
 
     /// The owner of a VIP.
@@ -39,8 +39,19 @@ impl<T: Tables> Receiver<T> {
             return Err(DropReason::Unowned);
         }
         let receiver = Self::port(tables, vni, owner.port())?;
-        let mac = if owner.vrid() == 0 { receiver.mac } else { Mac::of_vrid(owner.vrid()) };
-        Ok(Self { mac, ..receiver })
+        Ok(Self { vrid: owner.vrid(), ..receiver })
+    }
+
+    /// The MAC by which it receives the packet.
+    #[inline(always)]
+    pub(super) fn mac(&self) -> Mac {
+        if self.vrid == 0 { self.entry.mac } else { Mac::of_vrid(self.vrid) }
+    }
+
+    /// Ethernet destination and source of a packet that comes through its gateway.
+    #[inline(always)]
+    pub(super) fn macs(&self) -> (Mac, Mac) {
+        (self.mac(), Mac::of_address(self.entry.gateway))
     }
 
     #[inline(always)]

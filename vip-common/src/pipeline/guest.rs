@@ -373,7 +373,7 @@ fn deliver<P: Packet, T: Tables>(
     if receiver.index == sender.index {
         return Decision::drop(DropReason::Reflected);
     }
-    attempt!(switch(packet, receiver.mac));
+    attempt!(switch(packet, receiver.mac()));
     count_vip(packet, tables, source, Direction::Out);
     receiver.decision()
 }

@@ -25,7 +25,6 @@ mod verdict;
 pub use self::{
     claim::{Claim, ClaimOutcome, present_owner, take_claim},
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
-    rewrite::Rewrite,
     tables::{Tables, VipCell, for_each_receiver},
     verdict::{Stage, Verdict},
 };
@@ -44,6 +43,11 @@ pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> V
 
 #[inline(always)]
 fn conclude<T: Tables>(decision: verdict::Decision, tables: &T) -> Verdict {
+    if decision.is_delivery() {
+        // First and alone: this is what packets are for.
+        tables.observe(decision.word());
+        return decision.delivery();
+    }
     if let Some(reason) = decision.drop_index() {
         tables.count_drop(reason);
     }

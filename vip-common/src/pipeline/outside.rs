@@ -5,14 +5,14 @@ use super::{
     claim::present_owner_of,
     deliver::Receiver,
     packet::{Frame, Ipv4Packet, Packet},
-    rewrite::{Rewrite, check_translatable},
+    rewrite::{Translation, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
     verdict::{Decision, Stage, attempt},
 };
 use crate::{
     DropReason,
-    tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Way},
-    wire::{ArpOperation, EtherType, Ethernet, Ipv4, Mac},
+    tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Target, Way},
+    wire::{ArpOperation, EtherType, Ethernet, Mac},
 };
 
 #[inline(always)]
@@ -37,13 +37,46 @@ fn packet_to_eip<P: Packet, T: Tables>(
     config: &Config,
     stage: Stage,
 ) -> Decision {
+    let length = packet.length();
     let Some(frame) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
     if frame.ethernet.destination != config.uplink_mac {
         return Decision::NOT_OURS;
     }
-    let Some(target) = tables.eip(frame.ip.destination.get()) else { return Decision::NOT_OURS };
-    let ip = attempt!(Ipv4Packet::parse(packet));
-    attempt!(check_translatable(packet, &ip));
+    let destination = frame.ip.destination.get();
+    let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
+    if frame.ip.is_plain() {
+        let ip = attempt!(Ipv4Packet::of_plain(&frame.ip, length));
+        // Not read again.
+        let ip = Ipv4Packet { destination, ..ip };
+        to_target(packet, tables, &ip, target, stage)
+    } else {
+        let ip = attempt!(Ipv4Packet::of(&frame.ip, length));
+        unusual_to_target(packet, tables, &ip, target, stage)
+    }
+}
+
+/// [`to_target`] out of line, for what need not be fast.
+#[inline(never)]
+fn unusual_to_target<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ipv4Packet,
+    target: Target,
+    stage: Stage,
+) -> Decision {
+    to_target(packet, tables, ip, target, stage)
+}
+
+/// DNAT of a packet to the VIP or port that its EIP leads to, and delivery.
+#[inline(always)]
+fn to_target<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ipv4Packet,
+    target: Target,
+    stage: Stage,
+) -> Decision {
+    attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
@@ -56,11 +89,12 @@ fn packet_to_eip<P: Packet, T: Tables>(
             }
             let owner = present_owner_of(tables, vip, slot);
             let receiver = attempt!(Receiver::owner(tables, entry.vni, owner));
-            let decision = hand_in(packet, &ip, &receiver, entry.address, stage);
-            if decision == receiver.decision() {
-                tables.count_vip(vip, Way::Eip, Direction::In, packet.length());
+            if is_out_of_reach(&receiver, stage) {
+                return Decision::LEAVE_TO_TC;
             }
-            decision
+            attempt!(rewrite(packet, ip, Translation::Destination(entry.address), || receiver.macs()));
+            tables.count_vip(vip, Way::Eip, Direction::In, packet.length());
+            receiver.decision()
         }
         Some(AddressKind::Fixed(index)) => {
             let port = attempt!(tables.port(index).ok_or(DropReason::TableInconsistent));
@@ -68,34 +102,21 @@ fn packet_to_eip<P: Packet, T: Tables>(
                 return Decision::drop(DropReason::TableInconsistent);
             }
             let receiver = attempt!(Receiver::<T>::of(index, port));
-            let decision = hand_in(packet, &ip, &receiver, port.address, stage);
-            if decision == receiver.decision() {
-                tables.count_port(port, Direction::In, packet.length());
+            if is_out_of_reach(&receiver, stage) {
+                return Decision::LEAVE_TO_TC;
             }
-            decision
+            attempt!(rewrite(packet, ip, Translation::Destination(port.address), || receiver.macs()));
+            tables.count_port(port, Direction::In, packet.length());
+            receiver.decision()
         }
         _ => Decision::drop(DropReason::TableInconsistent),
     }
 }
 
-/// Translates the packet and hands it to the receiver.
+/// Whether this hook cannot reach the receiver's interface.
 #[inline(always)]
-fn hand_in<P: Packet, T: Tables>(
-    packet: &mut P,
-    ip: &Ipv4Packet,
-    receiver: &Receiver<T>,
-    inner: Ipv4,
-    stage: Stage,
-) -> Decision {
-    if stage == Stage::Xdp && !receiver.entry.flags.has(PortFlags::TAKES_XDP) {
-        return Decision::LEAVE_TO_TC;
-    }
-    let rewrite = Rewrite {
-        destination: inner,
-        ..Rewrite::routed(ip, receiver.mac, Mac::of_address(receiver.entry.gateway))
-    };
-    attempt!(rewrite.apply(packet, ip));
-    receiver.decision()
+fn is_out_of_reach<T: Tables>(receiver: &Receiver<T>, stage: Stage) -> bool {
+    stage == Stage::Xdp && !receiver.entry.flags.has(PortFlags::TAKES_XDP)
 }
 
 /// Answers an ARP request for an EIP whose owner is on this host; a probe too, which the address must be defended against

@@ -92,20 +92,40 @@ impl Ipv4Packet {
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &mut P) -> Result<Self, DropReason> {
         let length = packet.length();
-        let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(0) else {
+        let Some(Frame { ip, .. }) = packet.header::<Frame>(0) else {
             return Err(DropReason::FrameTruncated);
         };
-        let header_length = ip.header_length();
+        Self::of(ip, length)
+    }
+
+    /// The packet behind a header, in a frame of `length` bytes.
+    #[inline(always)]
+    pub(super) fn of(ip: &Ipv4Header, length: usize) -> Result<Self, DropReason> {
+        if ip.version() != 4 || ip.header_length() < Ipv4Header::LEN {
+            return Err(DropReason::Ipv4Malformed);
+        }
+        Self::with(ip, length, ip.header_length(), ip.is_later_fragment())
+    }
+
+    /// [`Self::of`] for a header that [`Ipv4Header::is_plain`]: where things lie is known when the program is compiled.
+    #[inline(always)]
+    pub(super) fn of_plain(ip: &Ipv4Header, length: usize) -> Result<Self, DropReason> {
+        Self::with(ip, length, Ipv4Header::LEN, false)
+    }
+
+    #[inline(always)]
+    fn with(
+        ip: &Ipv4Header,
+        length: usize,
+        header_length: usize,
+        later_fragment: bool,
+    ) -> Result<Self, DropReason> {
         let mut total_length = ip.total_length();
         if total_length == 0 && length > 0xffff {
             // A frame larger than the field can tell, which the NIC will cut ("BIG TCP" for IPv4, kernel 6.3).
             total_length = length - Ethernet::LEN;
         }
-        if ip.version() != 4
-            || header_length < Ipv4Header::LEN
-            || total_length < header_length
-            || Ethernet::LEN + total_length > length
-        {
+        if total_length < header_length || Ethernet::LEN + total_length > length {
             return Err(DropReason::Ipv4Malformed);
         }
         Ok(Self {
@@ -113,7 +133,7 @@ impl Ipv4Packet {
             destination: ip.destination.get(),
             protocol: ip.protocol(),
             ttl: ip.ttl(),
-            later_fragment: ip.is_later_fragment(),
+            later_fragment,
             payload: Ethernet::LEN + header_length,
             end: Ethernet::LEN + total_length,
         })

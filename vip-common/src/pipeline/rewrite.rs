@@ -7,58 +7,53 @@ use crate::{
     wire::{Be16, Ethernet, Icmp, IcmpType, Ipv4, Ipv4Header, Mac, Protocol, WireIpv4},
 };
 
-/// The changeable fields of an IPv4 frame as they are to be.
-///
-/// All of them are always given, the unchanged ones too: an optional field would be an undefined register to the verifier.
+/// Which address of a packet becomes another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Ethernet destination.
-    pub destination_mac: Mac,
-    /// Ethernet source.
-    pub source_mac: Mac,
-    /// Time to live.
-    pub ttl: u8,
-    /// Source address.
-    pub source: Ipv4,
-    /// Destination address.
-    pub destination: Ipv4,
+pub(super) enum Translation {
+    /// None: a packet inside a VPC.
+    None,
+    /// The source (SNAT).
+    Source(Ipv4),
+    /// The destination (DNAT).
+    Destination(Ipv4),
 }
 
-impl Rewrite {
-    /// Delivery by a router: new MACs, and one from the TTL, which must be 2 or more.
-    #[inline(always)]
-    pub const fn routed(ip: &Ipv4Packet, destination_mac: Mac, source_mac: Mac) -> Self {
-        Self {
-            destination_mac,
-            source_mac,
-            ttl: ip.ttl.wrapping_sub(1),
-            source: ip.source,
-            destination: ip.destination,
-        }
+/// Routes a packet: perhaps another address, one from the TTL, which must be 2 or more, new MACs; mends both checksums.
+///
+/// `macs` gives the Ethernet destination and source. It is asked last, so that they need no registers before.
+#[inline(always)]
+pub(super) fn rewrite<P: Packet>(
+    packet: &mut P,
+    ip: &Ipv4Packet,
+    translation: Translation,
+    macs: impl FnOnce() -> (Mac, Mac),
+) -> Result<(), DropReason> {
+    let (from, to) = match translation {
+        Translation::None => (Ipv4::UNSPECIFIED, Ipv4::UNSPECIFIED),
+        Translation::Source(to) => (ip.source, to),
+        Translation::Destination(to) => (ip.destination, to),
+    };
+    let change = Sum::default().replace_address(from, to);
+    // The transport checksum first: in TC the helper ends all references into the packet.
+    mend_transport(packet, ip, from, to)?;
+    let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
+    let header = &mut frame.ip;
+    match translation {
+        Translation::None => {}
+        Translation::Source(to) => header.source = WireIpv4::new(to),
+        Translation::Destination(to) => header.destination = WireIpv4::new(to),
     }
-
-    /// Changes the packet, its header checksum and its transport checksum.
-    #[inline(always)]
-    pub(super) fn apply<P: Packet>(&self, packet: &mut P, ip: &Ipv4Packet) -> Result<(), DropReason> {
-        // The transport checksum first: in TC the helper ends all references into the packet.
-        mend_transport(packet, ip, ip.source, self.source)?;
-        mend_transport(packet, ip, ip.destination, self.destination)?;
-        let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
-        frame.ethernet.destination = self.destination_mac;
-        frame.ethernet.source = self.source_mac;
-        let header = &mut frame.ip;
-        let before = header.ttl_protocol();
-        header.set_ttl(self.ttl);
-        header.source = WireIpv4::new(self.source);
-        header.destination = WireIpv4::new(self.destination);
-        let change = Sum::default()
-            .replace_address(ip.source, self.source)
-            .replace_address(ip.destination, self.destination)
-            .replace(before, header.ttl_protocol());
-        header.checksum = checksum::update(header.checksum, change);
-        Ok(())
-    }
+    header.set_ttl(ip.ttl.wrapping_sub(1));
+    // One less in the upper byte of the word of TTL and protocol, whatever the word is.
+    header.checksum = checksum::update(header.checksum, change.replace(TTL_ONE, Be16::new(0)));
+    let (destination, source) = macs();
+    frame.ethernet.destination = destination;
+    frame.ethernet.source = source;
+    Ok(())
 }
+
+/// A TTL of one as the checksum sees it.
+const TTL_ONE: Be16 = Be16::new(1 << 8);
 
 /// Delivery inside a subnet: a new Ethernet destination, nothing else.
 #[inline(always)]

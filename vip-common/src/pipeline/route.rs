@@ -5,7 +5,7 @@ use super::{
     deliver::Receiver,
     guest::{Sender, Source, count_vip},
     packet::{Ipv4Packet, Packet},
-    rewrite::{Rewrite, answer_echo, check_translatable},
+    rewrite::{Translation, answer_echo, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
 };
@@ -63,7 +63,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
-    attempt!(Rewrite::routed(ip, receiver.mac, Mac::of_address(receiver.entry.gateway)).apply(packet, ip));
+    attempt!(rewrite(packet, ip, Translation::None, || receiver.macs()));
     count_vip(packet, tables, vip, Direction::In);
     count_vip(packet, tables, source, Direction::Out);
     receiver.decision()
@@ -154,10 +154,8 @@ fn leave<P: Packet, T: Tables>(
         return Decision::drop(DropReason::TtlExpired);
     }
     let (destination_mac, decision) = leave_by(tables, config, next_hop);
-    attempt!(
-        Rewrite { source: eip.address, ..Rewrite::routed(ip, destination_mac, config.uplink_mac) }
-            .apply(packet, ip)
-    );
+    let macs = || (destination_mac, config.uplink_mac);
+    attempt!(rewrite(packet, ip, Translation::Source(eip.address), macs));
     decision
 }
 

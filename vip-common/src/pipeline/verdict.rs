@@ -138,6 +138,18 @@ impl Decision {
         if self.0 >> 56 == Self::DROP_ACTION { Some(self.0 as u32) } else { None }
     }
 
+    /// Whether it is [`Verdict::Deliver`].
+    #[inline(always)]
+    pub(super) const fn is_delivery(self) -> bool {
+        self.0 >> 56 == Self::DELIVER_ACTION
+    }
+
+    /// The [`Verdict::Deliver`] that it is.
+    #[inline(always)]
+    pub(super) const fn delivery(self) -> Verdict {
+        Verdict::Deliver { port: (self.0 >> 32 & 0xff_ffff) as u32, ifindex: self.0 as u32 }
+    }
+
     /// Whether the packet leaves by the uplink.
     #[inline(always)]
     pub(super) const fn is_out(self) -> bool {
@@ -153,7 +165,7 @@ impl Decision {
             Self::LEAVE_TO_TC_ACTION => Verdict::LeaveToTc,
             Self::CONSUMED_ACTION => Verdict::Consumed,
             Self::DROP_ACTION => Verdict::Drop(detail),
-            Self::DELIVER_ACTION => Verdict::Deliver { port, ifindex: detail },
+            Self::DELIVER_ACTION => self.delivery(),
             Self::MEMBERS_ACTION => Verdict::Members { slot: detail, sender: port },
             Self::RETURN_ACTION => Verdict::Return,
             Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail },

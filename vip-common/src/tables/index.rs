@@ -11,8 +11,11 @@ use super::{Target, VniAddress};
 /// Levels of the tree: octets of an address.
 pub const LEVELS: usize = 4;
 
-/// Page that is the root of the EIPs' tree. No branch leads to it, so a branch of 0 leads nowhere.
-pub const EIP_ROOT: u32 = 0;
+/// Page in which there is nothing, ever: a branch of 0 leads there, so the way down asks nothing.
+pub const EMPTY: u32 = 0;
+
+/// Page that is the root of the EIPs' tree.
+pub const EIP_ROOT: u32 = 1;
 
 /// A page of NODES: for each value of an octet, where the branch leads. 1024 bytes.
 ///
@@ -26,11 +29,11 @@ pub struct Node {
 impl Node {
     /// The word for an octet.
     #[inline(always)]
-    pub fn word(&self, octet: u8) -> u32 {
+    pub fn word(&self, octet: u8) -> &u32 {
         match self.words.get(octet as usize) {
-            Some(word) => *word,
+            Some(word) => word,
             // An octet has no more values than there are words; the compiler removes this.
-            None => 0,
+            None => &0,
         }
     }
 }
@@ -71,14 +74,22 @@ impl Branch {
 }
 
 /// What an address is, found from the root page of its VPC's tree on (of EIPs: [`EIP_ROOT`]).
+///
+/// `node` finds the page whose number is at a place, and no page for [`Branch::Scattered`]. It gets the place, which the kernel's
+/// look-up reads by itself: a number that went through a register and the stack would cost as much as the look-up.
 #[inline(always)]
 pub fn find<'n>(
-    root: u32,
+    root: &u32,
     key: &VniAddress,
-    node: impl Fn(u32) -> Option<&'n Node>,
+    node: impl Fn(&u32) -> Option<&'n Node>,
     scattered: impl FnOnce(&VniAddress) -> Option<Target>,
 ) -> Option<Target> {
-    match find_in(root, key, |page, octet| node(page).map_or(0, |node| node.word(octet))) {
+    let [a, b, c, d] = key.address.octets();
+    let found = node(root)
+        .and_then(|page| node(page.word(a)))
+        .and_then(|page| node(page.word(b)))
+        .and_then(|page| node(page.word(c)));
+    match found.map_or(Branch::Scattered, |page| Branch::of(*page.word(d))) {
         Branch::Nothing => None,
         Branch::Node(word) => Some(Target::from_word(word)),
         Branch::Scattered => scattered(key),

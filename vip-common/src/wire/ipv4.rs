@@ -29,12 +29,14 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Ipv4Header {
-    version_ihl_tos: Be16,
+    version_ihl: u8,
+    tos: u8,
     total_length: Be16,
     /// Identification.
     pub identification: Be16,
     flags_offset: Be16,
-    ttl_protocol: Be16,
+    ttl: u8,
+    protocol: u8,
     /// Header checksum.
     pub checksum: Be16,
     /// Source address.
@@ -47,13 +49,13 @@ impl Ipv4Header {
     /// Version field.
     #[inline(always)]
     pub const fn version(&self) -> u8 {
-        (self.version_ihl_tos.get() >> 12) as u8
+        self.version_ihl >> 4
     }
 
     /// Header length in bytes with options: 0 to 60, not yet checked to be 20 or more.
     #[inline(always)]
     pub const fn header_length(&self) -> usize {
-        ((self.version_ihl_tos.get() >> 8 & 0xf) << 2) as usize
+        ((self.version_ihl & 0xf) << 2) as usize
     }
 
     /// Length of header and payload in bytes.
@@ -65,25 +67,31 @@ impl Ipv4Header {
     /// Time to live.
     #[inline(always)]
     pub const fn ttl(&self) -> u8 {
-        (self.ttl_protocol.get() >> 8) as u8
+        self.ttl
     }
 
     /// Protocol of the payload.
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
-        (self.ttl_protocol.get() & 0xff) as u8
+        self.protocol
     }
 
     /// TTL and protocol as one field, as the checksum sees them.
     #[inline(always)]
     pub const fn ttl_protocol(&self) -> Be16 {
-        self.ttl_protocol
+        Be16::new((self.ttl as u16) << 8 | self.protocol as u16)
+    }
+
+    /// Whether this is version 4, without options, and no later fragment: nearly every header there is.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45 && !self.is_later_fragment()
     }
 
     /// Sets the TTL; the checksum is the caller's to mend.
     #[inline(always)]
     pub const fn set_ttl(&mut self, ttl: u8) {
-        self.ttl_protocol = Be16::new((ttl as u16) << 8 | self.ttl_protocol.get() & 0xff);
+        self.ttl = ttl;
     }
 
     /// Whether the payload does not start with the transport header: a fragment other than the first.

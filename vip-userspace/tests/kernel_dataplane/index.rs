@@ -9,7 +9,10 @@ use vip_common::{
     tables::{Target, VniAddress},
     wire::Ipv4,
 };
-use vip_userspace::kernel::{Capacity, Runner, tables::Change};
+use vip_userspace::kernel::{
+    Capacity, Runner,
+    tables::{AddressIndex, Change},
+};
 
 use crate::lab::Lab;
 
@@ -65,19 +68,45 @@ fn neighbours_get_pages_and_give_them_back() {
     let runner = Runner::load(&CAPACITY).unwrap();
     let index = &runner.tables().index;
     let eip = |last| VniAddress::eip(Ipv4::new([203, 0, 113, last]));
-    let (all, before) = index.pages();
-    assert!(all > 4);
+    take_spare_pages(index);
+    let (alone, (all, before)) = (index.scattered(), index.pages());
+    assert!(all > before + 3);
     let add = |range: std::ops::Range<u8>| {
         index.apply(&range.map(|last| (eip(last), Some(Target::port(1)))).collect::<Vec<_>>()).unwrap();
     };
     add(0..15);
-    assert_eq!((index.scattered(), index.pages().1), (15, before), "too few for a page");
+    assert_eq!((index.scattered(), index.pages().1), (alone + 15, before), "too few for a page");
     add(15..16);
-    assert_eq!((index.scattered(), index.pages().1), (0, before + 3), "the sixteenth makes it a crowd");
+    assert_eq!((index.scattered(), index.pages().1), (alone, before + 3), "the sixteenth makes it a crowd");
     add(16..200);
     assert_eq!(index.pages().1, before + 3, "the pages have room for all");
     index.apply(&(0..200).map(|last| (eip(last), None)).collect::<Vec<_>>()).unwrap();
-    assert_eq!((index.entries(), index.pages().1), (vec![], before));
+    assert_eq!((index.scattered(), index.pages().1), (alone, before));
+}
+
+#[test]
+fn single_addresses_have_pages_of_their_own_while_there_are_many() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+    let runner = Runner::load(&CAPACITY).unwrap();
+    let index = &runner.tables().index;
+    let (all, before) = index.pages();
+    let address = VniAddress::eip(Ipv4::new([203, 0, 113, 7]));
+    index.apply(&[(address, Some(Target::port(1)))]).unwrap();
+    assert_eq!((index.scattered(), index.pages().1), (0, before + 3));
+    take_spare_pages(index);
+    let in_use = index.pages().1;
+    assert!((all / 5..=all / 4 + 1).contains(&in_use), "{in_use} of {all} pages are for single addresses");
+    index.apply(&[(address, None)]).unwrap();
+    assert_eq!(index.pages().1, in_use - 3);
+}
+
+/// Adds single addresses until they get no pages any more.
+fn take_spare_pages(index: &AddressIndex) {
+    let alone = (1..=u8::MAX).map(|first| VniAddress::eip(Ipv4::new([first, 0, 0, 1])));
+    for address in alone.take_while(|_| index.scattered() == 0) {
+        index.apply(&[(address, Some(Target::port(1)))]).unwrap();
+    }
+    assert!(index.scattered() > 0);
 }
 
 #[test]

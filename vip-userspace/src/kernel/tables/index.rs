@@ -32,6 +32,9 @@ use crate::kernel::syscall;
 /// Addresses with a common prefix that are worth a page.
 const CROWD: usize = 16;
 
+/// Of the pages, the part in use up to which a single address is worth some too: they are there, and its packets need no hash.
+const LAVISH_PART: u32 = 4;
+
 /// How long a page rests after it was given back: a program that found it before is done long before.
 const REST: Duration = Duration::from_secs(1);
 
@@ -112,9 +115,9 @@ impl AddressIndex {
             recover(&pages, root, 0, &mut state.used, &mut all);
         }
         all.sort_unstable();
-        state.fresh = all.last().map_or(1, |last| last + 1);
+        state.fresh = all.last().map_or(EIP_ROOT, |last| *last) + 1;
         let mut present = all.into_iter().peekable();
-        for page in 0..state.fresh {
+        for page in EIP_ROOT..state.fresh {
             if present.next_if_eq(&page).is_none() {
                 state.free.push(page);
             }
@@ -251,7 +254,8 @@ impl AddressIndex {
             }
             let others = state.scattered.range(prefix(key, level)).filter(|(other, _)| **other != key);
             let gathered = others.take(CROWD).count() + crowd;
-            let next = if gathered >= CROWD { self.take_page(state, self.reserve) } else { None };
+            let reserve = self.reserve + if gathered >= CROWD { 0 } else { self.kept_for_crowds() };
+            let next = self.take_page(state, reserve);
             let Some(next) = next else {
                 self.scattered.insert(address, target)?;
                 state.scattered.insert(key, target);
@@ -330,6 +334,12 @@ impl AddressIndex {
             (_, _) => {}
         }
         self.pages.set(page, octet, word);
+    }
+
+    /// Pages that single addresses leave alone.
+    fn kept_for_crowds(&self) -> u32 {
+        let pages = self.pages.len().saturating_sub(self.reserve);
+        pages - pages / LAVISH_PART
     }
 
     /// An empty page, if there are more than `reserve`.
