@@ -4,6 +4,7 @@
 //! repository (see [`linker::tools_dir`]). What it cannot set up ends in an error of one line that says what to do.
 
 mod artifacts;
+mod budget;
 mod compiler;
 mod demo;
 mod linker;
@@ -15,6 +16,7 @@ mod services;
 mod tally;
 mod test;
 mod versions;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     },
     /// Run all tests: on the host, in the kernel, and in labs of network namespaces (needs root)
     Test(TestArgs),
+    /// Run the tests in virtual machines, on other kernels than this machine's (needs root)
+    Vm(vm::Options),
     /// Check formatting, lints and documentation, warnings being errors
     Lint,
     /// Format all sources
@@ -83,6 +87,7 @@ fn run(command: Command) -> Result<()> {
         }),
         Command::Demo { keep } => demo::run(&workspace, keep),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
+        Command::Vm(options) => vm::run(&workspace, &options),
         Command::Lint => lint::run(&workspace),
         Command::Fmt => lint::format(&workspace),
         Command::Ci => {

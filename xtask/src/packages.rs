@@ -23,6 +23,8 @@ pub(crate) enum Task {
     Demo,
     /// `cargo xtask test`, which needs all that the demo needs and more.
     Test,
+    /// `cargo xtask vm`, which runs the tests in a machine.
+    Vm,
 }
 
 /// A program that is run, and where it comes from.
@@ -41,7 +43,7 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 10] = [
+const PROGRAMS: [Program; 14] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
@@ -50,9 +52,13 @@ const PROGRAMS: [Program; 10] = [
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
+    program("ldd", "libc-bin", Task::Vm, "the libraries of what runs in the machine"),
     program("nginx", "nginx-light", Task::Demo, "the page behind the VIP"),
+    program("objcopy", "binutils", Task::Vm, "test programs without debugging information"),
     program("ping", "iputils-ping", Task::Demo, "reachability"),
+    program("qemu-system-x86_64", "qemu-system-x86", Task::Vm, "the machine"),
     program("tcpdump", "tcpdump", Task::Test, "what a wire carries"),
+    program("xz", "xz-utils", Task::Vm, "compressed modules of kernels"),
 ];
 
 /// Installs what the task needs and this machine lacks.
@@ -74,6 +80,11 @@ pub(crate) fn ensure(task: Task) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The programs that a task runs, by name or path.
+pub(crate) fn commands(task: Task) -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().filter(move |program| program.task <= task).map(|program| program.command)
 }
 
 /// Says what is installed, and installs it. Nothing is ever removed, and no service is started.
@@ -154,16 +165,12 @@ mod tests {
 
     use super::*;
 
-    fn commands(task: Task) -> Vec<&'static str> {
-        PROGRAMS.iter().filter(|program| program.task <= task).map(|program| program.command).collect()
-    }
-
     #[test]
     fn tests_need_all_that_the_demo_needs() {
-        let test = commands(Task::Test);
-        assert!(commands(Task::Demo).iter().all(|command| test.contains(command)));
+        let test: Vec<_> = commands(Task::Test).collect();
+        assert!(commands(Task::Demo).all(|command| test.contains(&command)));
         assert!(test.contains(&"iperf3"));
-        assert!(!commands(Task::Demo).contains(&"iperf3"));
+        assert!(commands(Task::Demo).all(|command| command != "iperf3"));
     }
 
     #[test]

@@ -47,6 +47,13 @@ pub enum KernelError {
     #[error(transparent)]
     Net(#[from] NetError),
 
+    /// The verifier's statistics of programs that it accepted could not be had.
+    #[error("cannot read how much stack the programs use")]
+    Statistics {
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// A pin or its directory could not be made, read or removed.
     #[error("cannot {action} {}", path.display())]
     Pin {
