@@ -25,6 +25,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::artifacts::Options;
+use crate::budget::Mode;
 use crate::workspace::Workspace;
 
 /// Build, demonstrate and test the VIP/EIP forwarder
@@ -49,11 +50,17 @@ enum Command {
     Test(TestArgs),
     /// Run the tests in virtual machines, on other kernels than this machine's (needs root)
     Vm(vm::Options),
+    /// Show what the programs cost on the running kernel, against what they may (needs root)
+    Budget {
+        /// Write the figures into the repository's file
+        #[arg(long)]
+        update: bool,
+    },
     /// Check formatting, lints and documentation, warnings being errors
     Lint,
     /// Format all sources
     Fmt,
-    /// What the server runs: lint, then test
+    /// What the server runs: lint, test, and a smoke test on other kernels
     Ci,
 }
 
@@ -87,12 +94,19 @@ fn run(command: Command) -> Result<()> {
         }),
         Command::Demo { keep } => demo::run(&workspace, keep),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
+        Command::Budget { update } => {
+            preflight::check()?;
+            let built = artifacts::build(&workspace, &Options::default())?;
+            process::heading("budget");
+            budget::of_this_kernel(&workspace, &built.vipd, Mode::of(update))
+        }
         Command::Vm(options) => vm::run(&workspace, &options),
         Command::Lint => lint::run(&workspace),
         Command::Fmt => lint::format(&workspace),
         Command::Ci => {
             lint::run(&workspace)?;
-            test::run(&workspace, false, None)
+            test::run(&workspace, false, None)?;
+            vm::run(&workspace, &vm::Options::smoke())
         }
     }
 }

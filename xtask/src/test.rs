@@ -9,7 +9,7 @@ use crate::artifacts::{self, Artifacts, Options};
 use crate::packages::{self, Task};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{preflight, process};
+use crate::{budget, preflight, process};
 
 /// Runs the tests whose names contain `filter`; `no_lab` leaves out those that need root.
 ///
@@ -51,7 +51,7 @@ fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut 
     }
 
     process::heading("programs, as this kernel's verifier has them");
-    process::run(Command::new(&built.vipd).arg("--check-programs"))?;
+    budget::of_this_kernel(workspace, &built.vipd, budget::Mode::Check)?;
 
     process::heading("kernel fixtures and labs");
     suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")

@@ -6,7 +6,10 @@ use std::{
 };
 
 use nix::{
-    sys::reboot::{RebootMode, reboot},
+    sys::{
+        reboot::{RebootMode, reboot},
+        termios::tcdrain,
+    },
     unistd::sync,
 };
 
@@ -21,8 +24,8 @@ const EXIT_PORT: u16 = 0xf4;
 
 /// Ends the machine; returns only if it cannot.
 pub(crate) fn switch_off(status: u8) -> ExitCode {
-    // The console is a serial line: what was printed is out when this returns.
-    if let Err(error) = io::stdout().flush() {
+    // The console is a serial line, which is slower than the writing of it.
+    if let Err(error) = io::stdout().flush().and_then(|()| tcdrain(io::stdout()).map_err(io::Error::from)) {
         eprintln!("cannot write to the console: {error}");
     }
     sync();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    maps::{MapInfo, fd::MapFd},
+    maps::{MapFd, MapInfo},
     programs::ProgramInfo,
 };
 use aya_obj::Object;

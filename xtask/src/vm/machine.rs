@@ -25,6 +25,9 @@ const QUEUES: u32 = 2 * PROCESSORS;
 /// Interrupts of each card: two for each queue pair, control queue, configuration.
 const VECTORS: u32 = 2 * QUEUES + 2;
 
+/// What makes a card deliver what a real wire carries: complete checksums, and frames of the MTU's size.
+const AS_A_WIRE: &str = ",guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
+
 /// What QEMU ends with when the machine was switched off with status 16, that of a plan run to its end: (16 << 1) | 1.
 const SWITCHED_OFF: i32 = 33;
 
@@ -122,11 +125,13 @@ fn start(wires: &Netns, kernel: &Path, image: &Path) -> Result<Child> {
         .arg(kernel)
         .arg("-initrd")
         .arg(image);
-    for (number, mac) in [virtio::UPLINK_MAC, virtio::OUTSIDE_MAC].into_iter().enumerate() {
+    let cards = [(virtio::UPLINK_MAC, ""), (virtio::OUTSIDE_MAC, AS_A_WIRE)];
+    for (number, (mac, features)) in cards.into_iter().enumerate() {
         qemu.arg("-netdev").arg(format!(
             "tap,id=n{number},ifname=card{number},script=no,downscript=no,vhost=off,queues={QUEUES}"
         ));
-        qemu.arg("-device").arg(format!("virtio-net-pci,netdev=n{number},mac={mac},mq=on,vectors={VECTORS}"));
+        qemu.arg("-device")
+            .arg(format!("virtio-net-pci,netdev=n{number},mac={mac},mq=on,vectors={VECTORS}{features}"));
     }
     qemu.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {QEMU}"))
 }

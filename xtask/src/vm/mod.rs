@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
+use crate::budget::{self, Mode};
 use crate::packages::{self, Task};
 use crate::vm::image::{Base, HOME};
 use crate::vm::kernel::{Choice, Debian, Kernel};
@@ -23,7 +24,7 @@ use crate::vm::machine::Limits;
 use crate::vm::plan::{Command, Plan};
 use crate::vm::report::Report;
 use crate::workspace::Workspace;
-use crate::{artifacts, budget, preflight, process};
+use crate::{artifacts, preflight, process};
 
 /// Software emulation, two processors, every lab: bounds for what hangs, not for what is slow.
 const FULL: Limits = Limits { total: Duration::from_secs(90 * 60), silence: Duration::from_secs(10 * 60) };
@@ -39,6 +40,9 @@ pub(crate) struct Options {
     /// Only what shows in a minute that a kernel loads, attaches, forwards and moves
     #[arg(long, conflicts_with = "tests")]
     smoke: bool,
+    /// Write what the programs cost into the repository's budget instead of comparing it
+    #[arg(long)]
+    update_budget: bool,
     /// Test programs, or parts of names of tests; all without it
     #[arg(last = true)]
     tests: Vec<String>,
@@ -47,7 +51,7 @@ pub(crate) struct Options {
 impl Options {
     /// The short form on both kernels of Debian, as part of `cargo xtask ci`.
     pub(crate) fn smoke() -> Self {
-        Self { kernel: Vec::new(), smoke: true, tests: Vec::new() }
+        Self { kernel: Vec::new(), smoke: true, update_budget: false, tests: Vec::new() }
     }
 }
 
@@ -126,9 +130,10 @@ fn boot(
         }
         modules = chosen;
     }
-    let environment = [("VIPD", "vipd"), ("VIPCTL", "vipctl"), ("VIP_EBPF_OBJECT", "vip-ebpf")]
+    let mut environment: Vec<_> = [("VIPD", "vipd"), ("VIPCTL", "vipctl"), ("VIP_EBPF_OBJECT", "vip-ebpf")]
         .map(|(name, file)| (name, format!("{HOME}/{file}")))
         .into();
+    environment.push((vip_lab::virtio::VARIABLE, "2".to_owned()));
     let plan = Plan { modules: Vec::new(), environment, commands: commands.to_vec() };
     let folder = workspace.target.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -148,5 +153,5 @@ fn judge(workspace: &Workspace, report: &Report, options: &Options) -> Result<()
     }
     ensure!(report.tally.passed > 0, "no test ran: {} is part of no test's name", options.tests.join(" or "));
     let programs = report.programs.as_deref().context("vipd told nothing of its programs")?;
-    budget::check(workspace, programs)
+    budget::judge(workspace, programs, Mode::of(options.update_budget))
 }
