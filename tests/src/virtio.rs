@@ -44,14 +44,16 @@ fn name_of(mac: Mac) -> Option<String> {
     })
 }
 
-/// The queues of an interface that packets have come in by, as its driver counts them.
+/// How many queues of an interface have given packets to XDP, as its driver counts them.
 pub fn busy_queues(netns: &Netns, interface: &str) -> Result<usize> {
     let counters = netns.check(&["ethtool", "-S", interface])?;
     let queues = counters.lines().filter_map(|line| {
         let (name, count) = line.trim().split_once(": ")?;
-        // "rx_queue_0_packets" before Linux 6.8, "rx0_packets" since.
-        let number =
-            name.strip_prefix("rx_queue_").or_else(|| name.strip_prefix("rx"))?.strip_suffix("_packets")?;
+        // "rx_queue_0_xdp_packets" on Linux 6.1, "rx0_xdp_packets" on 6.12.
+        let number = name
+            .strip_prefix("rx_queue_")
+            .or_else(|| name.strip_prefix("rx"))?
+            .strip_suffix("_xdp_packets")?;
         number.parse::<u32>().ok()?;
         count.parse::<u64>().ok()
     });
