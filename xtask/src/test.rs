@@ -57,17 +57,21 @@ fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut 
     suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")
 }
 
-/// The tests that need root: integration tests behind the feature `kernel`. One at a time, because a lab's
-/// streams and timers want the machine to themselves.
-fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+/// Builds the tests that need root: integration tests behind the feature `kernel`. Unit tests are left out.
+pub(crate) fn kernel_tests(workspace: &Workspace, built: &Artifacts) -> Command {
     let mut command = workspace.cargo("test");
     command
-        .args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel"])
-        // Unit tests ran in the first step.
-        .args(["--test", "*", "--no-fail-fast", "--", "--test-threads=1"])
+        .args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel", "--test", "*"])
         .env("VIPD", &built.vipd)
         .env("VIPCTL", &built.vipctl)
         .env("VIP_EBPF_OBJECT", &built.object);
+    command
+}
+
+/// Runs them, one at a time, because a lab's streams and timers want the machine to themselves.
+fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+    let mut command = kernel_tests(workspace, built);
+    command.args(["--no-fail-fast", "--", "--test-threads=1"]);
     command
 }
 

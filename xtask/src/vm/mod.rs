@@ -67,7 +67,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     let built = artifacts::build(workspace, &artifacts::Options::default())?;
     process::heading("tests");
-    let suites = suites::build(workspace)?;
+    let suites = suites::build(workspace, &built)?;
     let mut commands = vec![programs()];
     commands.extend(suites::commands(&suites, &options.tests, options.smoke)?);
     let init = artifacts::vm_init(workspace)?;

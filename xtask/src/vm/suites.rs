@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::artifacts;
+use crate::artifacts::{self, Artifacts};
+use crate::test;
 use crate::vm::image::HOME;
 use crate::vm::plan::Command;
 use crate::workspace::Workspace;
@@ -37,11 +38,8 @@ impl Suite {
 }
 
 /// Builds all tests that need a kernel: the same programs that `cargo xtask test` runs.
-pub(crate) fn build(workspace: &Workspace) -> Result<Vec<Suite>> {
-    let mut command = workspace.cargo("test");
-    command.args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel"]);
-    command.args(["--test", "*", "--no-run"]);
-    let suites: Vec<_> = artifacts::tests(&mut command)?
+pub(crate) fn build(workspace: &Workspace, built: &Artifacts) -> Result<Vec<Suite>> {
+    let suites: Vec<_> = artifacts::tests(test::kernel_tests(workspace, built).arg("--no-run"))?
         .into_iter()
         .filter(|(name, _)| !WITHOUT_KERNEL.contains(&name.as_str()))
         .map(|(name, executable)| Suite { name, executable })
