@@ -8,7 +8,7 @@ use vip_lab::{
     Lab,
     fixtures::{
         self, Fixture, engine,
-        kernel::{self, Kernel},
+        kernel::{self, Addresses, Kernel},
     },
 };
 
@@ -52,7 +52,16 @@ fn run(arguments: &Arguments, fixtures: Vec<Fixture>, kernel: &Shared) -> Conclu
 fn both(fixture: &Fixture, kernel: &Shared) -> Result<(), Failed> {
     let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
     let kernel = kernel.as_mut().ok_or("the programs are not loaded")?;
-    let ran = kernel.run(fixture).map_err(|error| Failed::from(format!("{error:#}")))?;
+    for addresses in [Addresses::Scattered, Addresses::Crowded] {
+        one(fixture, kernel, addresses).map_err(|error| {
+            Failed::from(format!("addresses {addresses:?}: {}", error.message().unwrap_or_default()))
+        })?;
+    }
+    Ok(())
+}
+
+fn one(fixture: &Fixture, kernel: &mut Kernel, addresses: Addresses) -> Result<(), Failed> {
+    let ran = kernel.run(fixture, addresses).map_err(|error| Failed::from(format!("{error:#}")))?;
     let world = fixture.world(ran.now);
     let expected = fixture.expect.observed(&world, &fixture.frame);
     fixtures::compare(fixture, "kernel", &expected, &ran.observed)?;

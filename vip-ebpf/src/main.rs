@@ -13,7 +13,7 @@
 mod log;
 mod loss;
 mod maps;
-mod owner;
+mod record;
 mod tables;
 mod tc;
 mod xdp;

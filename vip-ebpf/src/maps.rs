@@ -9,8 +9,8 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     tables::{
-        AddressEntry, Config, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter,
-        MeterClass, Move, NextHop, OwnerEntry, PortEntry, RouteEntry, SubnetEntry, Traffic, VniAddress,
+        Config, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, MeterClass, Move, NextHop,
+        RouteEntry, SubnetEntry, Target, VniAddress, index::Node,
     },
     wire::Ipv4,
 };
@@ -21,21 +21,23 @@ const ON_DEMAND: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub(crate) static EIPS: HashMap<Ipv4, EipEntry> = HashMap::with_max_entries(1, 0);
+pub(crate) static NODES: Array<Node> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static ADDRS: HashMap<VniAddress, AddressEntry> = HashMap::with_max_entries(1, 0);
+pub(crate) static SCATTERED: HashMap<VniAddress, Target> = HashMap::with_max_entries(1, ON_DEMAND);
 #[map]
 pub(crate) static MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 pub(crate) static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(1, 0);
+/// Chunks of records: the agent makes this map itself, as an array of maps, and the loader finds it.
 #[map]
-pub(crate) static OWNERS: Array<OwnerEntry> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static VIPS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static MOVES: Array<Move> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static MEMBERS: Array<Members> = Array::with_max_entries(1, 0);
+/// Chunks of records, like VIPS.
 #[map]
-pub(crate) static PORTS: Array<PortEntry> = Array::with_max_entries(1, 0);
+pub(crate) static PORTS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static PORT_DEVS: DevMap = DevMap::with_max_entries(1, 0);
 #[map]
@@ -52,10 +54,6 @@ pub(crate) static NETWORKS: Array<EipNetwork> = Array::with_max_entries(64, 0);
 #[map]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(64, 0);
 #[map]
-pub(crate) static EIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-pub(crate) static VIP_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(1, 0);
-#[map]
 pub(crate) static METERS: PerCpuArray<Meter> = PerCpuArray::with_max_entries(MeterClass::COUNT, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -68,5 +66,9 @@ pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 
 /// Whether each verdict is kept in VERDICTS: set by tests when they load the programs. Otherwise the verifier removes the code.
 #[unsafe(no_mangle)]
 pub(crate) static OBSERVED: Global<u32> = Global::new(0);
+
+/// CPUs that a record has counters for: those that the machine can have. Set when the programs are loaded.
+#[unsafe(no_mangle)]
+pub(crate) static CPUS: Global<u32> = Global::new(1);
 
 const _: () = assert!(DropReason::COUNT <= 64 && size_of::<Event>().is_multiple_of(8));

@@ -4,19 +4,24 @@ use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
     pipeline::Tables,
     tables::{
-        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move,
-        NextHop, PortEntry, RouteEntry, SubnetEntry, VniAddress,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move, NextHop, RouteEntry,
+        SubnetEntry, Target, VniAddress, Way,
+        index::{self, EIP_ROOT},
     },
     wire::Ipv4,
 };
 
-use crate::{maps, owner::Cell};
+use crate::{
+    maps,
+    record::{Port, Vip},
+};
 
 /// The maps of this object.
 pub(crate) struct Maps;
 
 impl Tables for Maps {
-    type Owner = Cell;
+    type Vip = Vip;
+    type Port = Port;
 
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -30,44 +35,44 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn eip(&self, address: Ipv4) -> Option<&EipEntry> {
-        // SAFETY: the agent replaces values whole; an element freed under a reader is not reused within its RCU section,
-        // and one that is updated in place shows old and new fields of the same EIP at worst for one packet.
-        unsafe { maps::EIPS.get(address) }
+    fn eip(&self, address: Ipv4) -> Option<Target> {
+        index::find(EIP_ROOT, &VniAddress::eip(address), |page| maps::NODES.get(page), scattered)
     }
 
     #[inline(always)]
-    fn address(&self, key: &VniAddress) -> Option<&AddressEntry> {
-        // SAFETY: as in `eip`.
-        unsafe { maps::ADDRS.get(key) }
+    fn address(&self, root: u32, key: &VniAddress) -> Option<Target> {
+        match find(root, key.vni, key.address.raw()) {
+            0 => None,
+            word => Some(Target::from_word(word)),
+        }
     }
 
     #[inline(always)]
     fn port_by_mac(&self, key: &MacKey) -> Option<u32> {
-        // SAFETY: as in `eip`.
+        // SAFETY: the agent replaces values whole, and an element freed under a reader is not reused within its RCU section.
         unsafe { maps::MACS.get(key) }.copied()
     }
 
     #[inline(always)]
     fn port_by_interface(&self, ifindex: u32) -> Option<u32> {
-        // SAFETY: as in `eip`.
+        // SAFETY: as in `port_by_mac`.
         unsafe { maps::IFPORTS.get(ifindex) }.copied()
     }
 
     #[inline(always)]
-    fn port(&self, index: u32) -> Option<&PortEntry> {
-        maps::PORTS.get(index)
+    fn port(&self, index: u32) -> Option<Port> {
+        Port::find(index)
     }
 
     #[inline(always)]
     fn grant(&self, key: &GrantKey) -> Option<&Grant> {
-        // SAFETY: as in `eip`.
+        // SAFETY: as in `port_by_mac`.
         unsafe { maps::GRANTS.get(key) }
     }
 
     #[inline(always)]
-    fn owner(&self, slot: u32) -> Option<Cell> {
-        maps::OWNERS.get_ptr_mut(slot).map(Cell)
+    fn vip(&self, slot: u32) -> Option<Vip> {
+        Vip::find(slot)
     }
 
     #[inline(always)]
@@ -87,7 +92,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
-        // SAFETY: as in `eip`.
+        // SAFETY: as in `port_by_mac`.
         unsafe { maps::NEXTHOPS.get(address) }
     }
 
@@ -128,20 +133,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn count_eip(&self, index: u32, direction: Direction, bytes: usize) {
-        if let Some(traffic) = maps::EIP_TRAFFIC.get_ptr_mut(index) {
-            // SAFETY: the element belongs to this CPU.
-            unsafe { (*traffic).count(direction, bytes as u64) };
-        }
+    fn count_port(&self, port: Port, direction: Direction, bytes: usize) {
+        port.count(direction, bytes);
     }
 
     #[inline(always)]
-    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize) {
-        if let Some(traffic) = maps::VIP_TRAFFIC.get_ptr_mut(slot) {
-            // SAFETY: the element belongs to this CPU.
-            unsafe { (*traffic).count(direction, bytes as u64) };
-        }
+    fn count_vip(&self, vip: Vip, way: Way, direction: Direction, bytes: usize) {
+        vip.count(way, direction, bytes);
     }
+}
+
+#[inline(always)]
+fn scattered(key: &VniAddress) -> Option<Target> {
+    // SAFETY: as in `port_by_mac`.
+    unsafe { maps::SCATTERED.get(key) }.copied()
+}
+
+/// [`index::find`] of a VPC's address: the target's word, or 0. Out of line, because a guest's frame may ask several times.
+#[inline(never)]
+fn find(root: u32, vni: u32, address: u32) -> u32 {
+    let key = VniAddress { vni, address: Ipv4::from_raw(address) };
+    index::find(root, &key, |page| maps::NODES.get(page), scattered).map_or(0, Target::word)
 }
 
 /// Sends an event. Out of line: events are rare and their code is large.

@@ -207,7 +207,7 @@ fn reach(world: &World, contents: &mut Contents) -> Desired {
 fn assert_sound(contents: &Contents, after: &str) {
     let port = |index: &u32| contents.ports.get(index);
     for (&(vni, address), entry) in &contents.addresses {
-        match entry.kind().expect("a kind") {
+        match entry.kind {
             AddressKind::Fixed(index) => {
                 let port =
                     port(&index).unwrap_or_else(|| panic!("{address} leads to an empty port after {after}"));
@@ -218,20 +218,21 @@ fn assert_sound(contents: &Contents, after: &str) {
                     contents.members.get(&slot).unwrap_or_else(|| panic!("{address} is empty after {after}"));
                 assert_eq!((vip.vni, vip.address), (vni, address), "after {after}");
             }
-            AddressKind::Gateway | AddressKind::ExternalGateway => {}
+            AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => {}
         }
     }
     for (&(vni, mac), index) in &contents.macs {
         let port = port(index).unwrap_or_else(|| panic!("a MAC leads to an empty port after {after}"));
         assert_eq!((port.vni, port.mac), (vni, Mac::new(mac)), "after {after}");
     }
-    for entry in contents.eips.values() {
-        let leads_to = match (entry.target.as_vip(), entry.target.as_port()) {
+    for (eip, target) in &contents.eips {
+        let place = match (target.as_vip(), target.as_port()) {
             (Some(slot), _) => contents.members.get(&slot).map(|vip| (vip.vni, vip.address)),
             (_, Some(index)) => port(&index).map(|port| (port.vni, port.address)),
             _ => None,
         };
-        assert_eq!(leads_to, Some((entry.vni, entry.inner)), "after {after}");
+        let address = place.and_then(|place| contents.addresses.get(&place));
+        assert_eq!(address.map(|entry| entry.eip.address), Some(*eip), "after {after}");
     }
     for (ifindex, index) in &contents.interfaces {
         assert_eq!(port(index).map(|port| port.ifindex), Some(*ifindex), "after {after}");
@@ -256,8 +257,8 @@ fn assert_sound(contents: &Contents, after: &str) {
         }
     }
     let mut eips = BTreeSet::new();
-    for entry in contents.addresses.values().filter(|entry| !entry.eip.is_unspecified()) {
-        assert!(eips.insert(entry.eip), "two addresses leave as {} after {after}", entry.eip);
+    for entry in contents.addresses.values().filter(|entry| entry.eip.is_some()) {
+        assert!(eips.insert(entry.eip.address), "two addresses leave as {} after {after}", entry.eip.address);
     }
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use crate::{
-    pipeline::{OwnerCell, Tables},
+    pipeline::{Tables, VipCell},
     tables::{
-        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members,
-        Meter, Move, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Traffic,
-        VniAddress,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, Move, NextHop,
+        OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic, VipEntry,
+        VniAddress, Way,
     },
     wire::Ipv4,
 };
@@ -23,10 +23,10 @@ pub struct MemoryTables {
     pub now: Cell<u64>,
     /// CONFIG.
     pub config: Option<Config>,
-    /// EIPS.
-    pub eips: HashMap<Ipv4, EipEntry>,
-    /// ADDRS.
-    pub addresses: HashMap<VniAddress, AddressEntry>,
+    /// NODES and SCATTERED, of EIPs.
+    pub eips: HashMap<Ipv4, Target>,
+    /// NODES and SCATTERED, of the VPCs' addresses.
+    pub addresses: HashMap<VniAddress, Target>,
     /// MACS.
     pub macs: HashMap<MacKey, u32>,
     /// IFPORTS.
@@ -35,8 +35,8 @@ pub struct MemoryTables {
     pub ports: BTreeMap<u32, PortEntry>,
     /// GRANTS.
     pub grants: HashMap<GrantKey, Grant>,
-    /// OWNERS.
-    pub owners: BTreeMap<u32, Slot>,
+    /// VIPS.
+    pub vips: BTreeMap<u32, Slot>,
     /// MEMBERS.
     pub members: BTreeMap<u32, Members>,
     /// SUBNETS: (VNI, first address, mask).
@@ -55,35 +55,49 @@ pub struct MemoryTables {
     pub meters: RefCell<[Meter; 2]>,
     /// DROPS.
     pub drops: RefCell<BTreeMap<u32, u64>>,
-    /// EIP_TRAFFIC.
-    pub eip_traffic: RefCell<BTreeMap<u32, Traffic>>,
-    /// VIP_TRAFFIC.
+    /// Traffic by EIP.
+    pub eip_traffic: RefCell<BTreeMap<Ipv4, Traffic>>,
+    /// Traffic of VIPs by slot, both ways together.
     pub vip_traffic: RefCell<BTreeMap<u32, Traffic>>,
 }
 
-/// An entry of OWNERS.
-#[derive(Debug, Default)]
-pub struct Slot(Cell<OwnerEntry>);
+/// A record of VIPS.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    index: u32,
+    owner: Cell<OwnerEntry>,
+    vip: VipEntry,
+}
 
 impl Slot {
-    /// An entry with this content.
-    pub const fn new(entry: OwnerEntry) -> Self {
-        Self(Cell::new(entry))
+    /// The record with this index.
+    pub const fn new(index: u32, vip: VipEntry, owner: OwnerEntry) -> Self {
+        Self { index, owner: Cell::new(owner), vip }
     }
 
-    /// The content.
+    /// What claims change.
     pub const fn get(&self) -> OwnerEntry {
-        self.0.get()
+        self.owner.get()
     }
 
-    fn update(&self, change: impl FnOnce(&mut OwnerEntry)) {
-        let mut entry = self.0.get();
+    /// What the state says.
+    pub const fn vip(&self) -> VipEntry {
+        self.vip
+    }
+
+    /// Changes what claims change.
+    pub fn update(&self, change: impl FnOnce(&mut OwnerEntry)) {
+        let mut entry = self.owner.get();
         change(&mut entry);
-        self.0.set(entry);
+        self.owner.set(entry);
     }
 }
 
-impl OwnerCell for &Slot {
+impl VipCell for &Slot {
+    fn entry(self) -> VipEntry {
+        self.vip
+    }
+
     fn word(self) -> OwnerWord {
         self.get().word
     }
@@ -131,7 +145,8 @@ fn longest<'e, V>(candidates: impl Iterator<Item = (Ipv4, &'e V)>) -> Option<&'e
 }
 
 impl<'t> Tables for &'t MemoryTables {
-    type Owner = &'t Slot;
+    type Vip = &'t Slot;
+    type Port = &'t PortEntry;
 
     fn now(&self) -> u64 {
         self.now.get()
@@ -141,12 +156,13 @@ impl<'t> Tables for &'t MemoryTables {
         self.config.as_ref()
     }
 
-    fn eip(&self, address: Ipv4) -> Option<&EipEntry> {
-        self.eips.get(&address)
+    fn eip(&self, address: Ipv4) -> Option<Target> {
+        self.eips.get(&address).copied()
     }
 
-    fn address(&self, key: &VniAddress) -> Option<&AddressEntry> {
-        self.addresses.get(key)
+    fn address(&self, _: u32, key: &VniAddress) -> Option<Target> {
+        // How the kernel's tables reach it is tested with them.
+        self.addresses.get(key).copied()
     }
 
     fn port_by_mac(&self, key: &MacKey) -> Option<u32> {
@@ -157,7 +173,7 @@ impl<'t> Tables for &'t MemoryTables {
         self.interfaces.get(&ifindex).copied()
     }
 
-    fn port(&self, index: u32) -> Option<&PortEntry> {
+    fn port(&self, index: u32) -> Option<&'t PortEntry> {
         self.ports.get(&index)
     }
 
@@ -165,8 +181,8 @@ impl<'t> Tables for &'t MemoryTables {
         self.grants.get(key)
     }
 
-    fn owner(&self, slot: u32) -> Option<&'t Slot> {
-        self.owners.get(&slot)
+    fn vip(&self, slot: u32) -> Option<&'t Slot> {
+        self.vips.get(&slot)
     }
 
     fn members(&self, slot: u32) -> Option<&Members> {
@@ -220,11 +236,20 @@ impl<'t> Tables for &'t MemoryTables {
         *self.drops.borrow_mut().entry(reason).or_default() += 1;
     }
 
-    fn count_eip(&self, index: u32, direction: Direction, bytes: usize) {
-        self.eip_traffic.borrow_mut().entry(index).or_default().count(direction, bytes as u64);
+    fn count_port(&self, port: &'t PortEntry, direction: Direction, bytes: usize) {
+        self.count_eip(port.eip.address, direction, bytes);
     }
 
-    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize) {
-        self.vip_traffic.borrow_mut().entry(slot).or_default().count(direction, bytes as u64);
+    fn count_vip(&self, vip: &'t Slot, way: Way, direction: Direction, bytes: usize) {
+        if way == Way::Eip {
+            self.count_eip(vip.vip.eip.address, direction, bytes);
+        }
+        self.vip_traffic.borrow_mut().entry(vip.index).or_default().count(direction, bytes as u64);
+    }
+}
+
+impl MemoryTables {
+    fn count_eip(&self, eip: Ipv4, direction: Direction, bytes: usize) {
+        self.eip_traffic.borrow_mut().entry(eip).or_default().count(direction, bytes as u64);
     }
 }

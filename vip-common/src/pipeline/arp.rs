@@ -9,13 +9,13 @@ use super::{
     deliver::Receiver,
     guest::Sender,
     packet::Packet,
-    tables::{OwnerCell as _, Tables},
+    tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
 };
 use crate::{
     DropReason,
     tables::{
-        AddressEntry, AddressKind, ClaimForm, Event, EventKind, Grant, GrantKey, MacKey, OwnerWord, PortFlags,
+        AddressKind, ClaimForm, Event, EventKind, Grant, GrantKey, MacKey, OwnerWord, PortFlags, Target,
     },
     wire::{Arp, ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Mac},
 };
@@ -51,7 +51,7 @@ pub(super) fn answer<P: Packet>(packet: &mut P, question: &Arp, mac: Mac) -> Dec
 }
 
 #[inline(always)]
-pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>) -> Decision {
+pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) -> Decision {
     let Some(&mut arp) = packet.header::<Arp>(Ethernet::LEN) else {
         return Decision::drop(DropReason::FrameTruncated);
     };
@@ -79,7 +79,7 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &
 fn decide_parsed<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     arp: &Arp,
 ) -> Decision {
     let operation = attempt!(arp.operation().ok_or(DropReason::ArpMalformed));
@@ -101,7 +101,7 @@ fn decide_parsed<P: Packet, T: Tables>(
             ArpOperation::Reply => reply(packet, tables, sender, None),
         };
     }
-    match sender.look_up(tables, speaker).map(AddressEntry::kind) {
+    match sender.look_up(tables, speaker).map(Target::kind) {
         Some(Some(AddressKind::Vip(slot))) => {
             let grant = tables.grant(&GrantKey { port: sender.index, slot });
             let Some(grant) = grant.filter(|grant| grant.rights.may_own()) else {
@@ -109,7 +109,7 @@ fn decide_parsed<P: Packet, T: Tables>(
             };
             member_speaks(packet, tables, sender, arp, operation, vrid, slot, grant)
         }
-        Some(Some(AddressKind::Gateway | AddressKind::ExternalGateway)) => {
+        Some(Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_))) => {
             Decision::drop(DropReason::ArpGateway)
         }
         Some(Some(AddressKind::Fixed(_))) => Decision::drop(DropReason::ArpFixedAddress),
@@ -132,7 +132,7 @@ fn decide_parsed<P: Packet, T: Tables>(
 fn member_speaks<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     arp: &Arp,
     operation: ArpOperation,
     vrid: u8,
@@ -197,9 +197,9 @@ fn owner_answered<T: Tables>(tables: &T, slot: u32, owner: OwnerWord) {
 /// For a VIP, a member's goes to the present owner, which defends the address or is gone; a probe is never answered in the
 /// owner's place. For other listed addresses the forwarder defends.
 #[inline(always)]
-fn probe<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>, arp: &Arp) -> Decision {
+fn probe<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>, arp: &Arp) -> Decision {
     let target = arp.target_ip.get();
-    let Some(AddressKind::Vip(slot)) = sender.look_up(tables, target).and_then(AddressEntry::kind) else {
+    let Some(AddressKind::Vip(slot)) = sender.look_up(tables, target).and_then(Target::kind) else {
         return question(packet, tables, sender, arp);
     };
     let grant = tables.grant(&GrantKey { port: sender.index, slot });
@@ -219,26 +219,25 @@ fn probe<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>, 
 
 /// A request for somebody's MAC. Addresses of other subnets are not asked for by ARP: not ours, like unlisted ones.
 #[inline(never)]
-fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>, arp: &Arp) -> Decision {
+fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>, arp: &Arp) -> Decision {
     let target = arp.target_ip.get();
-    let Some(entry) = sender.look_up(tables, target).filter(|entry| entry.subnet == sender.port.subnet)
-    else {
+    if !sender.is_neighbour(target) {
         return Decision::NOT_OURS;
-    };
-    match entry.kind() {
+    }
+    match sender.look_up(tables, target).and_then(Target::kind) {
         Some(AddressKind::Fixed(index)) if index == sender.index => Decision::NOT_OURS,
         Some(AddressKind::Fixed(index)) => match tables.port(index) {
             Some(port) if port.vni == sender.port.vni => answer(packet, arp, port.mac),
             _ => Decision::NOT_OURS,
         },
         Some(AddressKind::Vip(slot)) => {
-            if tables.owner(slot).is_some_and(|cell| cell.word().port() == sender.index) {
+            if tables.vip(slot).is_some_and(|cell| cell.word().port() == sender.index) {
                 return Decision::CONSUMED;
             }
             answer(packet, arp, Mac::of_address(target))
         }
-        Some(AddressKind::Gateway) => answer(packet, arp, Mac::of_address(target)),
-        Some(AddressKind::ExternalGateway) | None => Decision::NOT_OURS,
+        Some(AddressKind::Gateway(_)) => answer(packet, arp, Mac::of_address(target)),
+        Some(AddressKind::ExternalGateway(_)) | None => Decision::NOT_OURS,
     }
 }
 
@@ -247,7 +246,7 @@ fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_
 fn reply<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     constant_mac: Option<Mac>,
 ) -> Decision {
     if sender.to.is_of_address() {

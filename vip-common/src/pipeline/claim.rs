@@ -4,7 +4,7 @@
 //! a bucket of [`DAMPING_BURST`] moves, refilled one per [`DAMPING_INTERVAL_NS`]; a claim beyond it waits in the entry's pending
 //! word until its due time, when the first packet to the VIP takes it. So the last claim always wins in the end, and no timer is needed.
 
-use super::tables::{OwnerCell, Tables};
+use super::tables::{Tables, VipCell};
 use crate::tables::{
     ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, Move, OwnerWord, Pending,
 };
@@ -43,7 +43,15 @@ pub struct Claim {
 /// A slot that does not exist is owned by nobody.
 #[inline(always)]
 pub fn present_owner<T: Tables>(tables: &T, slot: u32) -> OwnerWord {
-    let Some(cell) = tables.owner(slot) else { return OwnerWord::default() };
+    match tables.vip(slot) {
+        Some(cell) => present_owner_of(tables, cell, slot),
+        None => OwnerWord::default(),
+    }
+}
+
+/// [`present_owner`] of a VIP whose record is at hand.
+#[inline(always)]
+pub(super) fn present_owner_of<T: Tables>(tables: &T, cell: T::Vip, slot: u32) -> OwnerWord {
     let pending = cell.pending();
     if pending != Pending::NONE && pending.is_due(tables.now()) {
         take_pending(tables, cell, slot, pending);
@@ -53,7 +61,7 @@ pub fn present_owner<T: Tables>(tables: &T, slot: u32) -> OwnerWord {
 
 /// Makes a waiting claim effective, if nobody else did and its claimant still has the right.
 #[inline(never)]
-fn take_pending<T: Tables>(tables: &T, cell: T::Owner, slot: u32, pending: Pending) {
+fn take_pending<T: Tables>(tables: &T, cell: T::Vip, slot: u32, pending: Pending) {
     if !cell.swap_pending(pending, Pending::NONE) {
         return;
     }
@@ -73,7 +81,7 @@ fn take_pending<T: Tables>(tables: &T, cell: T::Owner, slot: u32, pending: Pendi
 /// A claim by a port with the *own* right: moves the VIP at once, or lets the claim wait if the VIP alternates too fast.
 #[inline(never)]
 pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
-    let Some(cell) = tables.owner(claim.slot) else { return ClaimOutcome::Waiting };
+    let Some(cell) = tables.vip(claim.slot) else { return ClaimOutcome::Waiting };
     let word = cell.word();
     if word.port() != 0 && word.port() != claim.port {
         let now = tables.now();
@@ -90,7 +98,7 @@ pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
 
 /// A newer claim replaces the one that waits; one by the present owner clears it.
 #[inline(always)]
-fn forget_pending<C: OwnerCell>(cell: C) {
+fn forget_pending<C: VipCell>(cell: C) {
     let pending = cell.pending();
     if pending != Pending::NONE {
         // Failing means that another CPU replaced or took it in this very moment: as if this claim had come first.
@@ -99,7 +107,7 @@ fn forget_pending<C: OwnerCell>(cell: C) {
 }
 
 #[inline(never)]
-fn wait<T: Tables>(tables: &T, cell: T::Owner, claim: &Claim, due: u64) -> ClaimOutcome {
+fn wait<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, due: u64) -> ClaimOutcome {
     let waiting = Pending::new(claim.port, claim.vrid, claim.form, due);
     let before = cell.pending();
     if cell.swap_pending(before, waiting) && before.port() != claim.port {
@@ -126,7 +134,7 @@ pub(super) fn learn<T: Tables>(tables: &T, claim: &Claim) -> OwnerWord {
 
 #[inline(never)]
 fn learn_unowned<T: Tables>(tables: &T, claim: &Claim, word: OwnerWord) -> OwnerWord {
-    let Some(cell) = tables.owner(claim.slot) else { return word };
+    let Some(cell) = tables.vip(claim.slot) else { return word };
     let learned = word.moved_to(claim.port, claim.vrid, false);
     if cell.swap_word(word, learned) {
         record(tables, word, learned, claim);
@@ -137,7 +145,7 @@ fn learn_unowned<T: Tables>(tables: &T, claim: &Claim, word: OwnerWord) -> Owner
 /// Tells the agent, now and then, that a member that does not own a VIP uses it.
 #[inline(never)]
 pub(super) fn report_use<T: Tables>(tables: &T, slot: u32, port: u32, owner: OwnerWord) {
-    let Some(cell) = tables.owner(slot) else { return };
+    let Some(cell) = tables.vip(slot) else { return };
     let now = tables.now();
     if now - cell.reported().min(now) < REPORT_INTERVAL_NS {
         return;
@@ -155,7 +163,7 @@ pub(super) fn report_use<T: Tables>(tables: &T, slot: u32, port: u32, owner: Own
 }
 
 #[inline(never)]
-fn set_owner<T: Tables>(tables: &T, cell: T::Owner, claim: &Claim) -> ClaimOutcome {
+fn set_owner<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim) -> ClaimOutcome {
     for _ in 0..ATTEMPTS {
         let old = cell.word();
         let new = old.moved_to(claim.port, claim.vrid, claim.form.is_claim());

@@ -13,8 +13,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{
-        AddressEntry, AddressKind, ClaimForm, Direction, GrantKey, MacKey, OwnerWord, PortEntry, PortFlags,
-        VniAddress,
+        AddressKind, ClaimForm, Direction, GrantKey, MacKey, OwnerWord, PortFlags, Target, VniAddress, Way,
     },
     wire::{
         EtherType, Ethernet, Header as _, Ipv4, Mac, Protocol, Udp, VRRP_GROUP, VRRP_TTL, Vrrp, WireIpv4,
@@ -22,17 +21,16 @@ use crate::{
 };
 
 /// The port that sends, and what of its frame every stage needs.
-#[derive(Clone, Copy)]
-pub(super) struct Sender<'t> {
+pub(super) struct Sender<T: Tables> {
     pub(super) index: u32,
-    pub(super) port: &'t PortEntry,
+    pub(super) port: T::Port,
     /// Ethernet source: the port's MAC or a virtual router MAC that it may use.
     pub(super) mac: Mac,
     /// Ethernet destination.
     pub(super) to: Mac,
 }
 
-impl Sender<'_> {
+impl<T: Tables> Sender<T> {
     #[inline(always)]
     pub(super) fn has_bypass(&self) -> bool {
         self.port.flags.has(PortFlags::BYPASS)
@@ -46,8 +44,8 @@ impl Sender<'_> {
 
     /// What the address is in the sender's VPC.
     #[inline(always)]
-    pub(super) fn look_up<'t, T: Tables>(&self, tables: &'t T, address: Ipv4) -> Option<&'t AddressEntry> {
-        tables.address(&VniAddress { vni: self.port.vni, address })
+    pub(super) fn look_up(&self, tables: &T, address: Ipv4) -> Option<Target> {
+        tables.address(self.port.root, &VniAddress { vni: self.port.vni, address })
     }
 
     /// VRID behind a MAC that the port may use as its own: 0 for its own MAC, `None` for somebody else's.
@@ -80,7 +78,7 @@ impl Source {
 
     /// The VIP's slot, if it is one.
     #[inline(always)]
-    const fn as_vip(self) -> Option<u32> {
+    pub(super) const fn as_vip(self) -> Option<u32> {
         if self.0 < Self::FOREIGN.0 { Some(self.0) } else { None }
     }
 }
@@ -113,7 +111,7 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: 
 }
 
 #[inline(always)]
-fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>) -> Decision {
+fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) -> Decision {
     let ip = attempt!(Ipv4Packet::parse(packet));
     let manages_groups = ip.protocol == Protocol::IGMP && ip.destination.is_multicast();
     if manages_groups || is_dhcp_request(packet, &ip) {
@@ -134,8 +132,8 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<'_>) -
         return route::routed(packet, tables, sender, &ip, source);
     }
     match sender.look_up(tables, ip.destination) {
-        Some(entry) if entry.subnet == sender.port.subnet => {
-            switched(packet, tables, sender, &ip, source, entry)
+        Some(target) if sender.is_neighbour(ip.destination) => {
+            switched(packet, tables, sender, &ip, source, target)
         }
         _ => by_mac(packet, tables, sender, &ip, source),
     }
@@ -163,12 +161,11 @@ fn is_udp_between<P: Packet>(packet: &mut P, ip: &Ipv4Packet, source: u16, desti
 /// The source check, and what it teaches: a packet from a VIP by a member lets an unowned VIP be learned, and one by a member that
 /// does not own it is reported.
 #[inline(always)]
-fn check_source<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> Result<Source, DropReason> {
+fn check_source<T: Tables>(tables: &T, sender: &Sender<T>, ip: &Ipv4Packet) -> Result<Source, DropReason> {
     if ip.source == sender.port.address {
         return Ok(Source::FIXED);
     }
-    if let Some(entry) = sender.look_up(tables, ip.source)
-        && let Some(AddressKind::Vip(slot)) = entry.kind()
+    if let Some(slot) = sender.look_up(tables, ip.source).and_then(Target::as_vip)
         && let Some(grant) = tables.grant(&GrantKey { port: sender.index, slot })
         && grant.rights.may_source()
     {
@@ -192,8 +189,8 @@ fn check_source<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> 
 /// Whether the owner of a VIP hands a client's packet to the VIP on to a real server, as LVS-DR does: from the client's
 /// address. [`to_vip`] lets it reach the VIP's members and real servers only.
 #[inline(never)]
-fn is_from_director<T: Tables>(tables: &T, sender: &Sender<'_>, ip: &Ipv4Packet) -> bool {
-    match sender.look_up(tables, ip.destination).and_then(AddressEntry::kind) {
+fn is_from_director<T: Tables>(tables: &T, sender: &Sender<T>, ip: &Ipv4Packet) -> bool {
+    match sender.look_up(tables, ip.destination).and_then(Target::kind) {
         Some(AddressKind::Vip(slot)) => {
             present_owner(tables, slot).port() == sender.index && !sender.to.is_multicast()
         }
@@ -209,7 +206,7 @@ const ADVERTISED: usize = 8;
 fn advertisement<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
 ) -> Decision {
     let Some(&mut vrrp) = ip.transport::<Vrrp, _>(packet) else {
@@ -232,8 +229,7 @@ fn advertisement<P: Packet, T: Tables>(
         let offset = ip.payload + Vrrp::LEN + number * WireIpv4::LEN;
         let Some(address) = packet.header::<WireIpv4>(offset) else { break };
         let address = address.get();
-        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(AddressEntry::kind)
-        else {
+        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind) else {
             continue;
         };
         let grant = tables.grant(&GrantKey { port: sender.index, slot });
@@ -250,12 +246,12 @@ fn advertisement<P: Packet, T: Tables>(
 fn switched<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
-    entry: &AddressEntry,
+    target: Target,
 ) -> Decision {
-    match entry.kind() {
+    match target.kind() {
         Some(AddressKind::Vip(slot)) => to_vip(packet, tables, sender, ip, source, slot),
         Some(AddressKind::Fixed(index)) => {
             if tables.port(index).is_some_and(|port| port.mac == sender.to) {
@@ -265,13 +261,13 @@ fn switched<P: Packet, T: Tables>(
             by_mac(packet, tables, sender, ip, source)
         }
         // Behind a port's MAC there is that port, not the gateway.
-        Some(AddressKind::Gateway)
+        Some(AddressKind::Gateway(_))
             if tables.port_by_mac(&MacKey::new(sender.port.vni, sender.to)).is_none() =>
         {
             attempt!(answer_echo(packet, ip, Mac::of_address(ip.destination)));
             Decision::RETURN
         }
-        Some(AddressKind::Gateway | AddressKind::ExternalGateway) => {
+        Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) => {
             by_mac(packet, tables, sender, ip, source)
         }
         None => Decision::drop(DropReason::TableInconsistent),
@@ -284,7 +280,7 @@ fn switched<P: Packet, T: Tables>(
 fn to_vip<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
     slot: u32,
@@ -318,7 +314,7 @@ fn to_vip<P: Packet, T: Tables>(
         return Decision::NOT_OURS;
     }
     let receiver = attempt!(Receiver::owner(tables, sender.port.vni, owner));
-    tables.count_vip(slot, Direction::In, packet.length());
+    count_vip(packet, tables, Source::vip(slot), Direction::In);
     deliver(packet, tables, sender, source, &receiver)
 }
 
@@ -327,7 +323,7 @@ fn to_vip<P: Packet, T: Tables>(
 fn by_mac<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
 ) -> Decision {
@@ -337,7 +333,7 @@ fn by_mac<P: Packet, T: Tables>(
         return to_bypass(packet, tables, sender, source, &receiver);
     }
     if let Some(address) = sender.to.address()
-        && let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(AddressEntry::kind)
+        && let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind)
     {
         // The VIP as a next hop: its owner routes, for which its own check must be off.
         let owner: OwnerWord = present_owner(tables, slot);
@@ -355,9 +351,9 @@ fn by_mac<P: Packet, T: Tables>(
 fn to_bypass<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     source: Source,
-    receiver: &Receiver<'_>,
+    receiver: &Receiver<T>,
 ) -> Decision {
     if receiver.entry.subnet != sender.port.subnet || !receiver.entry.flags.has(PortFlags::BYPASS) {
         return Decision::drop(DropReason::DestinationNotOwn);
@@ -370,9 +366,9 @@ fn to_bypass<P: Packet, T: Tables>(
 fn deliver<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     source: Source,
-    receiver: &Receiver<'_>,
+    receiver: &Receiver<T>,
 ) -> Decision {
     if receiver.index == sender.index {
         return Decision::drop(DropReason::Reflected);
@@ -382,10 +378,10 @@ fn deliver<P: Packet, T: Tables>(
     receiver.decision()
 }
 
-/// Counts a frame from, or to, a VIP.
+/// Counts a frame from, or to, a VIP inside the VPC.
 #[inline(always)]
 pub(super) fn count_vip<P: Packet, T: Tables>(packet: &P, tables: &T, vip: Source, direction: Direction) {
-    if let Some(slot) = vip.as_vip() {
-        tables.count_vip(slot, direction, packet.length());
+    if let Some(vip) = vip.as_vip().and_then(|slot| tables.vip(slot)) {
+        tables.count_vip(vip, Way::Inside, direction, packet.length());
     }
 }

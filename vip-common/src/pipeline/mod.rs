@@ -26,7 +26,7 @@ pub use self::{
     claim::{Claim, ClaimOutcome, present_owner, take_claim},
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
     rewrite::Rewrite,
-    tables::{OwnerCell, Tables, for_each_receiver},
+    tables::{Tables, VipCell, for_each_receiver},
     verdict::{Stage, Verdict},
 };
 

@@ -2,17 +2,17 @@
 
 use super::{
     arp::{ArpFrame, answer, has_impossible_sender},
-    claim::present_owner,
-    deliver::{Receiver, is_on_this_host},
+    claim::present_owner_of,
+    deliver::Receiver,
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::{Rewrite, check_translatable},
-    tables::Tables,
+    tables::{Tables, VipCell as _},
     verdict::{Decision, Stage, attempt},
 };
 use crate::{
     DropReason,
-    tables::{Config, ConfigFlags, Direction, EipEntry, PortFlags},
-    wire::{ArpOperation, EtherType, Ethernet, Mac},
+    tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Way},
+    wire::{ArpOperation, EtherType, Ethernet, Ipv4, Mac},
 };
 
 #[inline(always)]
@@ -41,38 +41,61 @@ fn packet_to_eip<P: Packet, T: Tables>(
     if frame.ethernet.destination != config.uplink_mac {
         return Decision::NOT_OURS;
     }
-    let Some(eip) = tables.eip(frame.ip.destination.get()) else { return Decision::NOT_OURS };
+    let Some(target) = tables.eip(frame.ip.destination.get()) else { return Decision::NOT_OURS };
     let ip = attempt!(Ipv4Packet::parse(packet));
     attempt!(check_translatable(packet, &ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
-    let receiver = attempt!(receiver_behind(tables, eip));
+    match target.kind() {
+        Some(AddressKind::Vip(slot)) => {
+            let vip = attempt!(tables.vip(slot).ok_or(DropReason::TableInconsistent));
+            let entry = vip.entry();
+            if entry.eip.address != ip.destination {
+                return Decision::drop(DropReason::TableInconsistent);
+            }
+            let owner = present_owner_of(tables, vip, slot);
+            let receiver = attempt!(Receiver::owner(tables, entry.vni, owner));
+            let decision = hand_in(packet, &ip, &receiver, entry.address, stage);
+            if decision == receiver.decision() {
+                tables.count_vip(vip, Way::Eip, Direction::In, packet.length());
+            }
+            decision
+        }
+        Some(AddressKind::Fixed(index)) => {
+            let port = attempt!(tables.port(index).ok_or(DropReason::TableInconsistent));
+            if port.eip.address != ip.destination {
+                return Decision::drop(DropReason::TableInconsistent);
+            }
+            let receiver = attempt!(Receiver::<T>::of(index, port));
+            let decision = hand_in(packet, &ip, &receiver, port.address, stage);
+            if decision == receiver.decision() {
+                tables.count_port(port, Direction::In, packet.length());
+            }
+            decision
+        }
+        _ => Decision::drop(DropReason::TableInconsistent),
+    }
+}
+
+/// Translates the packet and hands it to the receiver.
+#[inline(always)]
+fn hand_in<P: Packet, T: Tables>(
+    packet: &mut P,
+    ip: &Ipv4Packet,
+    receiver: &Receiver<T>,
+    inner: Ipv4,
+    stage: Stage,
+) -> Decision {
     if stage == Stage::Xdp && !receiver.entry.flags.has(PortFlags::TAKES_XDP) {
         return Decision::LEAVE_TO_TC;
     }
     let rewrite = Rewrite {
-        destination: eip.inner,
-        ..Rewrite::routed(&ip, receiver.mac, Mac::of_address(receiver.entry.gateway))
+        destination: inner,
+        ..Rewrite::routed(ip, receiver.mac, Mac::of_address(receiver.entry.gateway))
     };
-    attempt!(rewrite.apply(packet, &ip));
-    let length = packet.length();
-    tables.count_eip(eip.index, Direction::In, length);
-    if let Some(slot) = eip.target.as_vip() {
-        tables.count_vip(slot, Direction::In, length);
-    }
+    attempt!(rewrite.apply(packet, ip));
     receiver.decision()
-}
-
-#[inline(always)]
-fn receiver_behind<'t, T: Tables>(tables: &'t T, eip: &EipEntry) -> Result<Receiver<'t>, DropReason> {
-    match eip.target.as_vip() {
-        Some(slot) => {
-            let owner = present_owner(tables, slot);
-            Receiver::owner(tables, eip.vni, owner)
-        }
-        None => Receiver::port(tables, eip.vni, eip.target.as_port().unwrap_or_default()),
-    }
 }
 
 /// Answers an ARP request for an EIP whose owner is on this host; a probe too, which the address must be defended against
@@ -98,12 +121,18 @@ fn question_for_eip<P: Packet, T: Tables>(
     if !is_question {
         return Decision::NOT_OURS;
     }
-    let Some(eip) = tables.eip(address) else { return Decision::NOT_OURS };
-    let port = match eip.target.as_vip() {
-        Some(slot) => present_owner(tables, slot).port(),
-        None => eip.target.as_port().unwrap_or_default(),
+    let Some(target) = tables.eip(address) else { return Decision::NOT_OURS };
+    let is_here = match target.kind() {
+        Some(AddressKind::Vip(slot)) => tables.vip(slot).is_some_and(|vip| {
+            let owner = present_owner_of(tables, vip, slot);
+            Receiver::owner(tables, vip.entry().vni, owner).is_ok()
+        }),
+        Some(AddressKind::Fixed(index)) => {
+            tables.port(index).is_some_and(|port| Receiver::<T>::of(index, port).is_ok())
+        }
+        _ => false,
     };
-    if !is_on_this_host(tables, eip.vni, port) {
+    if !is_here {
         return Decision::NOT_OURS;
     }
     if stage == Stage::Xdp && !config.flags.has(ConfigFlags::UPLINK_RETURNS) {

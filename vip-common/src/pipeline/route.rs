@@ -6,12 +6,12 @@ use super::{
     guest::{Sender, Source, count_vip},
     packet::{Ipv4Packet, Packet},
     rewrite::{Rewrite, answer_echo, check_translatable},
-    tables::Tables,
+    tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
 };
 use crate::{
     DropReason,
-    tables::{AddressEntry, AddressKind, Config, Direction, RouteEntry, RouteKind, VniAddress},
+    tables::{AddressKind, Config, Direction, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
     wire::{Ipv4, Mac},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn routed<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
 ) -> Decision {
@@ -29,18 +29,18 @@ pub(super) fn routed<P: Packet, T: Tables>(
         if ip.destination.is_never_forwarded() {
             return Decision::drop(DropReason::NoRoute);
         }
-        let Some(eip) = source_eip(tables, sender, ip, source) else {
-            return Decision::drop(no_route(tables, ip));
+        return match source {
+            Source::FOREIGN => Decision::drop(no_route(tables, ip)),
+            _ => translated(packet, tables, sender, ip, source),
         };
-        return translated(packet, tables, ip, source, eip);
     };
-    let vni = subnet.vni;
-    let entry = attempt!(
-        tables.address(&VniAddress { vni, address: ip.destination }).ok_or(DropReason::NoSuchAddress)
+    let (vni, root) = (subnet.vni, subnet.root);
+    let target = attempt!(
+        tables.address(root, &VniAddress { vni, address: ip.destination }).ok_or(DropReason::NoSuchAddress)
     );
     // No VIP so far.
     let mut vip = Source::FIXED;
-    let receiver = match entry.kind() {
+    let receiver = match target.kind() {
         Some(AddressKind::Fixed(index)) => attempt!(Receiver::port(tables, vni, index)),
         Some(AddressKind::Vip(slot)) => {
             vip = Source::vip(slot);
@@ -50,11 +50,11 @@ pub(super) fn routed<P: Packet, T: Tables>(
             }
             attempt!(Receiver::owner(tables, vni, owner))
         }
-        Some(AddressKind::Gateway) => {
+        Some(AddressKind::Gateway(_)) => {
             attempt!(answer_echo(packet, ip, Mac::of_address(sender.port.gateway)));
             return Decision::RETURN;
         }
-        Some(AddressKind::ExternalGateway) => return Decision::drop(DropReason::NoSuchAddress),
+        Some(AddressKind::ExternalGateway(_)) => return Decision::drop(DropReason::NoSuchAddress),
         None => return Decision::drop(DropReason::TableInconsistent),
     };
     if receiver.index == sender.index {
@@ -74,7 +74,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
 pub(super) fn past_external_router<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    sender: &Sender<'_>,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
 ) -> Decision {
@@ -82,27 +82,13 @@ pub(super) fn past_external_router<P: Packet, T: Tables>(
     if tables.subnet(&key).is_some() {
         return Decision::NOT_OURS;
     }
-    if tables.route(ip.destination).is_some_and(|route| route.kind() == RouteKind::Local) {
+    if tables.route(ip.destination).is_some_and(RouteEntry::is_local) {
         return Decision::NOT_OURS;
     }
-    match source_eip(tables, sender, ip, source).filter(|_| !ip.destination.is_never_forwarded()) {
-        Some(eip) => translated(packet, tables, ip, source, eip),
-        None => Decision::NOT_OURS,
+    if source == Source::FOREIGN || ip.destination.is_never_forwarded() {
+        return Decision::NOT_OURS;
     }
-}
-
-/// The entry of the source's address, if it has an EIP. A port whose check is off never leaves as somebody else's EIP.
-#[inline(always)]
-fn source_eip<'t, T: Tables>(
-    tables: &'t T,
-    sender: &Sender<'_>,
-    ip: &Ipv4Packet,
-    source: Source,
-) -> Option<&'t AddressEntry> {
-    if source == Source::FOREIGN {
-        return None;
-    }
-    sender.look_up(tables, ip.source).filter(|entry| !entry.eip.is_unspecified())
+    translated(packet, tables, sender, ip, source)
 }
 
 /// Why a packet that leaves the VPC without an EIP stops.
@@ -111,52 +97,81 @@ fn no_route<T: Tables>(tables: &T, ip: &Ipv4Packet) -> DropReason {
     if tables.eip(ip.destination).is_some() { DropReason::Hairpin } else { DropReason::NoRoute }
 }
 
-/// SNAT to the EIP, and out of the uplink.
+/// SNAT of a packet from the port's fixed address or a VIP to the EIP of that, and out of the uplink.
 #[inline(never)]
 fn translated<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
+    sender: &Sender<T>,
     ip: &Ipv4Packet,
     source: Source,
-    eip: &AddressEntry,
 ) -> Decision {
+    let Some(slot) = source.as_vip() else {
+        let decision = leave(packet, tables, sender, ip, sender.port.eip);
+        if decision.is_out() {
+            tables.count_port(sender.port, Direction::Out, packet.length());
+        }
+        return decision;
+    };
+    let vip = attempt!(tables.vip(slot).ok_or(DropReason::TableInconsistent));
+    let decision = leave(packet, tables, sender, ip, vip.entry().eip);
+    if decision.is_out() {
+        tables.count_vip(vip, Way::Eip, Direction::Out, packet.length());
+    }
+    decision
+}
+
+/// Out of the uplink as an EIP, if there is one.
+#[inline(never)]
+fn leave<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<T>,
+    ip: &Ipv4Packet,
+    eip: SourceEip,
+) -> Decision {
+    if !eip.is_some() {
+        return if sender.port.flags.has(PortFlags::EXTERNAL_ROUTER) {
+            Decision::NOT_OURS
+        } else {
+            Decision::drop(no_route(tables, ip))
+        };
+    }
     if tables.eip(ip.destination).is_some() {
         return Decision::drop(DropReason::Hairpin);
     }
     let config = attempt!(tables.config().ok_or(DropReason::TableInconsistent));
-    let next_hop = attempt!(next_hop(tables, ip.destination, eip.eip_network));
+    let route = tables.route(ip.destination).copied().unwrap_or_default();
+    if route.is_local() {
+        return Decision::drop(DropReason::HostAddress);
+    }
+    let next_hop = next_hop(tables, route, ip.destination, eip.network);
+    if next_hop.is_unspecified() {
+        return Decision::drop(DropReason::NoNextHop);
+    }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
     let (destination_mac, decision) = leave_by(tables, config, next_hop);
     attempt!(
-        Rewrite { source: eip.eip, ..Rewrite::routed(ip, destination_mac, config.uplink_mac) }
+        Rewrite { source: eip.address, ..Rewrite::routed(ip, destination_mac, config.uplink_mac) }
             .apply(packet, ip)
     );
-    tables.count_eip(eip.eip_index, Direction::Out, packet.length());
-    count_vip(packet, tables, source, Direction::Out);
     decision
 }
 
-/// Address of the neighbour that the packet goes to.
+/// Address of the neighbour that the packet goes to; unspecified: there is none. An address and no `Option`, whose payload would be
+/// an undefined register to the verifier.
 #[inline(always)]
-fn next_hop<T: Tables>(tables: &T, destination: Ipv4, eip_network: u16) -> Result<Ipv4, DropReason> {
-    let route = tables.route(destination).map(RouteEntry::kind);
-    if route == Some(RouteKind::Local) {
-        return Err(DropReason::HostAddress);
-    }
+fn next_hop<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_network: u16) -> Ipv4 {
     if eip_network != 0 {
-        let network = tables.network(eip_network).ok_or(DropReason::TableInconsistent)?;
+        let Some(network) = tables.network(eip_network) else { return Ipv4::UNSPECIFIED };
         let next_hop = network.next_hop(destination);
         // Nothing is broadcast to the provider's network.
-        return if next_hop.is_last_of(network.mask) { Err(DropReason::NoNextHop) } else { Ok(next_hop) };
+        return if next_hop.is_last_of(network.mask) { Ipv4::UNSPECIFIED } else { next_hop };
     }
-    match route {
-        Some(RouteKind::Gateway(gateway)) => Ok(gateway),
-        Some(RouteKind::OnLink) => Ok(destination),
-        _ => Err(DropReason::NoNextHop),
-    }
+    route.next_hop(destination)
 }
 
 /// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none, or where nobody has

@@ -1,15 +1,19 @@
 //! How the pipeline looks things up.
 
+use core::ops::Deref;
+
 use crate::{
     tables::{
-        AddressEntry, Config, Direction, EipEntry, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move,
-        NextHop, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, VniAddress,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move, NextHop, OwnerWord,
+        Pending, PortEntry, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress, Way,
     },
     wire::Ipv4,
 };
 
-/// The entry of OWNERS of one VIP, shared with other CPUs and with the agent.
-pub trait OwnerCell: Copy {
+/// The record of one VIP, shared with other CPUs and with the agent.
+pub trait VipCell: Copy {
+    /// What the state says of it.
+    fn entry(self) -> VipEntry;
     /// The owner.
     fn word(self) -> OwnerWord;
     /// The claim that waits.
@@ -32,27 +36,29 @@ pub trait OwnerCell: Copy {
 
 /// The tables of one host.
 pub trait Tables {
-    /// See [`OwnerCell`].
-    type Owner: OwnerCell;
+    /// See [`VipCell`].
+    type Vip: VipCell;
+    /// The record of one port.
+    type Port: Copy + Deref<Target = PortEntry>;
 
     /// Nanoseconds since boot (CLOCK_BOOTTIME): the same clock for all CPUs and for the agent.
     fn now(&self) -> u64;
     /// CONFIG.
     fn config(&self) -> Option<&Config>;
-    /// EIPS.
-    fn eip(&self, address: Ipv4) -> Option<&EipEntry>;
-    /// ADDRS.
-    fn address(&self, key: &VniAddress) -> Option<&AddressEntry>;
+    /// NODES and SCATTERED: where packets to an EIP go, a VIP or a port.
+    fn eip(&self, address: Ipv4) -> Option<Target>;
+    /// NODES and SCATTERED: what an address of a VPC is. `root`: the root page of the VPC's addresses.
+    fn address(&self, root: u32, key: &VniAddress) -> Option<Target>;
     /// MACS: port index.
     fn port_by_mac(&self, key: &MacKey) -> Option<u32>;
     /// IFPORTS: port index.
     fn port_by_interface(&self, ifindex: u32) -> Option<u32>;
     /// PORTS.
-    fn port(&self, index: u32) -> Option<&PortEntry>;
+    fn port(&self, index: u32) -> Option<Self::Port>;
     /// GRANTS.
     fn grant(&self, key: &GrantKey) -> Option<&Grant>;
-    /// OWNERS.
-    fn owner(&self, slot: u32) -> Option<Self::Owner>;
+    /// VIPS.
+    fn vip(&self, slot: u32) -> Option<Self::Vip>;
     /// MEMBERS.
     fn members(&self, slot: u32) -> Option<&Members>;
     /// SUBNETS, longest prefix.
@@ -71,10 +77,10 @@ pub trait Tables {
     fn observe(&self, decision: u64);
     /// Counts a packet in DROPS, at the index of its [`DropReason`](crate::DropReason).
     fn count_drop(&self, reason: u32);
-    /// Counts a frame in EIP_TRAFFIC.
-    fn count_eip(&self, index: u32, direction: Direction, bytes: usize);
-    /// Counts a frame in VIP_TRAFFIC.
-    fn count_vip(&self, slot: u32, direction: Direction, bytes: usize);
+    /// Counts a frame that goes through the EIP of a port.
+    fn count_port(&self, port: Self::Port, direction: Direction, bytes: usize);
+    /// Counts a frame of a VIP.
+    fn count_vip(&self, vip: Self::Vip, way: Way, direction: Direction, bytes: usize);
 }
 
 /// Calls `deliver` with the interface of every member of the VIP in `slot` that has one on this host, except `sender`.

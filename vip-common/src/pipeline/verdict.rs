@@ -138,6 +138,12 @@ impl Decision {
         if self.0 >> 56 == Self::DROP_ACTION { Some(self.0 as u32) } else { None }
     }
 
+    /// Whether the packet leaves by the uplink.
+    #[inline(always)]
+    pub(super) const fn is_out(self) -> bool {
+        matches!(self.0 >> 56, Self::UPLINK_ACTION | Self::RESOLVE_ACTION)
+    }
+
     /// The verdict behind the word.
     #[inline(always)]
     pub(super) const fn verdict(self) -> Verdict {

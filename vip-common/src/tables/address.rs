@@ -4,64 +4,115 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::wire::Ipv4;
 
-/// What an address leads to: a VIP slot or a port index, in one word. Bit 31 tells which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// What an address is, and the number of the object behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// The fixed address of the port with this index, or an EIP of it.
+    Fixed(u32),
+    /// The VIP in this slot, or an EIP of it.
+    Vip(u32),
+    /// The gateway of the subnet with this index, which this forwarder routes (`router: vip`).
+    Gateway(u32),
+    /// The gateway of the subnet with this index, which somebody else routes (`router: external`).
+    ExternalGateway(u32),
+}
+
+/// An [`AddressKind`] in one word: kind (3 bits), number (29), from the highest bit on. 0 is no target.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(transparent)]
 pub struct Target(u32);
 
 impl Target {
-    const VIP: u32 = 1 << 31;
+    pub(super) const NUMBER_BITS: u32 = 29;
+    const NUMBER_MASK: u32 = (1 << Self::NUMBER_BITS) - 1;
+    const FIXED: u32 = 1;
+    const VIP: u32 = 2;
+    const GATEWAY: u32 = 3;
+    const EXTERNAL_GATEWAY: u32 = 4;
 
-    /// A VIP slot, below 2³¹.
+    /// The word of a kind, whose number is below 2²⁹.
     #[inline(always)]
-    pub const fn vip(slot: u32) -> Self {
-        Self(slot | Self::VIP)
+    pub const fn new(kind: AddressKind) -> Self {
+        let (kind, number) = match kind {
+            AddressKind::Fixed(port) => (Self::FIXED, port),
+            AddressKind::Vip(slot) => (Self::VIP, slot),
+            AddressKind::Gateway(subnet) => (Self::GATEWAY, subnet),
+            AddressKind::ExternalGateway(subnet) => (Self::EXTERNAL_GATEWAY, subnet),
+        };
+        Self(kind << Self::NUMBER_BITS | number & Self::NUMBER_MASK)
     }
 
-    /// A port index, below 2²⁰.
+    /// The VIP in a slot.
+    #[inline(always)]
+    pub const fn vip(slot: u32) -> Self {
+        Self::new(AddressKind::Vip(slot))
+    }
+
+    /// The port with an index.
     #[inline(always)]
     pub const fn port(index: u32) -> Self {
-        Self(index & !Self::VIP)
+        Self::new(AddressKind::Fixed(index))
+    }
+
+    /// The target with this word, as it stands in an index.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        self.0
+    }
+
+    /// What it is; `None` for a word that this layout does not know.
+    #[inline(always)]
+    pub const fn kind(self) -> Option<AddressKind> {
+        let number = self.0 & Self::NUMBER_MASK;
+        match self.0 >> Self::NUMBER_BITS {
+            Self::FIXED => Some(AddressKind::Fixed(number)),
+            Self::VIP => Some(AddressKind::Vip(number)),
+            Self::GATEWAY => Some(AddressKind::Gateway(number)),
+            Self::EXTERNAL_GATEWAY => Some(AddressKind::ExternalGateway(number)),
+            _ => None,
+        }
     }
 
     /// The VIP slot, if it is one.
     #[inline(always)]
     pub const fn as_vip(self) -> Option<u32> {
-        if self.0 & Self::VIP != 0 { Some(self.0 & !Self::VIP) } else { None }
+        if self.0 >> Self::NUMBER_BITS == Self::VIP { Some(self.0 & Self::NUMBER_MASK) } else { None }
     }
 
     /// The port index, if it is one.
     #[inline(always)]
     pub const fn as_port(self) -> Option<u32> {
-        if self.0 & Self::VIP == 0 { Some(self.0) } else { None }
+        if self.0 >> Self::NUMBER_BITS == Self::FIXED { Some(self.0 & Self::NUMBER_MASK) } else { None }
     }
 }
 
-/// Value of EIPS: where packets to an EIP go. 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct EipEntry {
-    /// VNI of the VPC.
-    pub vni: u32,
-    /// The VIP's or the port's fixed address.
-    pub inner: Ipv4,
-    /// The VIP slot or the port.
-    pub target: Target,
-    /// Index of the EIP's traffic counters.
-    pub index: u32,
-}
-
-/// Key of ADDRS. 8 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// Key of SCATTERED. 8 bytes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct VniAddress {
-    /// VNI of the VPC, host order.
+    /// VNI of the VPC, host order; 0: an EIP.
     pub vni: u32,
-    /// Address in the VPC.
+    /// Address in the VPC, or the EIP.
     pub address: Ipv4,
 }
 
 impl VniAddress {
+    /// The key of an EIP.
+    #[inline(always)]
+    pub const fn eip(address: Ipv4) -> Self {
+        Self { vni: 0, address }
+    }
+
     /// Key of SUBNETS: the VNI big-endian, so that the trie compares it from its highest bit on, then the address.
     /// A prefix of n bits is a trie key of 32 + n bits.
     #[inline(always)]
@@ -70,69 +121,30 @@ impl VniAddress {
     }
 }
 
-/// What an address of a VPC is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressKind {
-    /// The fixed address of the port with this index.
-    Fixed(u32),
-    /// The VIP in this slot.
-    Vip(u32),
-    /// The gateway of a subnet that this forwarder routes (`router: vip`).
-    Gateway,
-    /// The gateway of a subnet that somebody else routes (`router: external`).
-    ExternalGateway,
+/// The EIP that an address of a VPC leaves as: address, and index in NETWORKS of its network. 8 bytes, changed as one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct SourceEip {
+    /// The EIP; unspecified: none.
+    pub address: Ipv4,
+    /// Index in NETWORKS; 0: routed as this host routes.
+    pub network: u16,
+    /// Always 0.
+    pub zero: u16,
 }
 
-/// Value of ADDRS. 20 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct AddressEntry {
-    kind: u16,
-    /// Index in NETWORKS of the EIP's network; 0: routed as this host routes.
-    pub eip_network: u16,
-    /// Index of the subnet.
-    pub subnet: u32,
-    number: u32,
-    /// The EIP to source from; unspecified: none.
-    pub eip: Ipv4,
-    /// Index of that EIP's traffic counters.
-    pub eip_index: u32,
-}
-
-impl AddressEntry {
-    const FIXED: u16 = 1;
-    const VIP: u16 = 2;
-    const GATEWAY: u16 = 3;
-    const EXTERNAL_GATEWAY: u16 = 4;
-
-    /// An address without EIP.
-    pub const fn new(kind: AddressKind, subnet: u32) -> Self {
-        let (kind, number) = match kind {
-            AddressKind::Fixed(port) => (Self::FIXED, port),
-            AddressKind::Vip(slot) => (Self::VIP, slot),
-            AddressKind::Gateway => (Self::GATEWAY, 0),
-            AddressKind::ExternalGateway => (Self::EXTERNAL_GATEWAY, 0),
-        };
-        Self { kind, eip_network: 0, subnet, number, eip: Ipv4::UNSPECIFIED, eip_index: 0 }
-    }
-
-    /// The same address, which leaves as `eip` through the EIP network with index `network`.
-    #[must_use]
-    pub const fn with_eip(self, eip: Ipv4, eip_index: u32, network: u16) -> Self {
-        Self { eip, eip_index, eip_network: network, ..self }
-    }
-
-    /// What the address is; `None` for a value that this layout does not know.
+impl SourceEip {
+    /// An EIP on the network with this index.
     #[inline(always)]
-    pub const fn kind(&self) -> Option<AddressKind> {
-        match self.kind {
-            Self::FIXED => Some(AddressKind::Fixed(self.number)),
-            Self::VIP => Some(AddressKind::Vip(self.number)),
-            Self::GATEWAY => Some(AddressKind::Gateway),
-            Self::EXTERNAL_GATEWAY => Some(AddressKind::ExternalGateway),
-            _ => None,
-        }
+    pub const fn new(address: Ipv4, network: u16) -> Self {
+        Self { address, network, zero: 0 }
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub fn is_some(self) -> bool {
+        !self.address.is_unspecified()
     }
 }
 
-const _: () = assert!(size_of::<EipEntry>() == 16 && size_of::<AddressEntry>() == 20);
+const _: () = assert!(size_of::<SourceEip>() == 8);

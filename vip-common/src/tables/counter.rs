@@ -11,7 +11,16 @@ pub enum Direction {
     Out,
 }
 
-/// Value of EIP_TRAFFIC and VIP_TRAFFIC: what was forwarded. Bytes are of whole frames; a frame that the guest left to
+/// Which way a VIP's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Through its EIP.
+    Eip,
+    /// Inside the VPC and its peers.
+    Inside,
+}
+
+/// What was forwarded. Bytes are of whole frames; a frame that the guest left to
 /// the NIC to cut (GSO) counts once. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Keys and values of the tables that the agent and the programs share.
 //!
-//! Addresses turn into small integers once ([`EipEntry`], [`AddressEntry`], [`MacKey`]); from there on everything is an array.
+//! Addresses turn into small integers once ([`Target`], [`MacKey`]); from there on everything is an array.
 //! Every type has an explicit layout without padding: padding in a hash key is a look-up that fails at random. Numbers
 //! are in host order, addresses in network order ([`Ipv4`](crate::wire::Ipv4)).
 
@@ -8,16 +8,21 @@ mod address;
 mod config;
 mod counter;
 mod event;
+pub mod index;
 mod owner;
 mod port;
+pub mod record;
 mod route;
 
 pub use self::{
-    address::{AddressEntry, AddressKind, EipEntry, Target, VniAddress},
+    address::{AddressKind, SourceEip, Target, VniAddress},
     config::{Config, ConfigFlags, LAYOUT_VERSION},
-    counter::{Direction, Meter, MeterClass, Traffic},
+    counter::{Direction, Meter, MeterClass, Traffic, Way},
     event::{ClaimForm, Event, EventKind},
-    owner::{DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending},
+    owner::{
+        DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending, VipEntry,
+        VipRecord,
+    },
     port::{Grant, GrantKey, MAX_MEMBERS, MacKey, Members, PortEntry, PortFlags, Rights, VridSet},
     route::{EipNetwork, NextHop, RouteEntry, RouteKind, SubnetEntry},
 };
@@ -26,21 +31,22 @@ pub use self::{
 pub mod names {
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
-    /// Hash: EIP address ([`Ipv4`](crate::wire::Ipv4)) → [`EipEntry`](super::EipEntry).
-    pub const EIPS: &str = "EIPS";
-    /// Hash: [`VniAddress`](super::VniAddress) → [`AddressEntry`](super::AddressEntry).
-    pub const ADDRS: &str = "ADDRS";
+    /// Mappable array: page → [`Node`](super::index::Node), the index of EIPs and addresses.
+    pub const NODES: &str = "NODES";
+    /// Hash: [`VniAddress`](super::VniAddress) → [`Target`](super::Target), the addresses that have no page in NODES.
+    pub const SCATTERED: &str = "SCATTERED";
     /// Hash: [`MacKey`](super::MacKey) → port index (`u32`).
     pub const MACS: &str = "MACS";
     /// Hash: [`GrantKey`](super::GrantKey) → [`Grant`](super::Grant).
     pub const GRANTS: &str = "GRANTS";
-    /// Mappable array: VIP slot → [`OwnerEntry`](super::OwnerEntry), changed by compare-and-swap only.
-    pub const OWNERS: &str = "OWNERS";
+    /// Array of chunks of [records](super::record): VIP slot → [`VipRecord`](super::VipRecord) and its traffic. The words of the
+    /// owner are changed by compare-and-swap only.
+    pub const VIPS: &str = "VIPS";
     /// Array: VIP slot × [`MOVES_PER_VIP`](super::MOVES_PER_VIP) + epoch modulo it → [`Move`](super::Move).
     pub const MOVES: &str = "MOVES";
     /// Array: VIP slot → [`Members`](super::Members).
     pub const MEMBERS: &str = "MEMBERS";
-    /// Array: port index → [`PortEntry`](super::PortEntry).
+    /// Array of chunks of [records](super::record): port index → [`PortEntry`](super::PortEntry) and the traffic of its EIP.
     pub const PORTS: &str = "PORTS";
     /// Device map: port index → interface index, of ports whose interface takes XDP frames.
     pub const PORT_DEVS: &str = "PORT_DEVS";
@@ -56,10 +62,6 @@ pub mod names {
     pub const NETWORKS: &str = "NETWORKS";
     /// Per-CPU array: drop reason → packets (`u64`).
     pub const DROPS: &str = "DROPS";
-    /// Per-CPU array: EIP index → [`Traffic`](super::Traffic).
-    pub const EIP_TRAFFIC: &str = "EIP_TRAFFIC";
-    /// Per-CPU array: VIP slot → [`Traffic`](super::Traffic).
-    pub const VIP_TRAFFIC: &str = "VIP_TRAFFIC";
     /// Per-CPU array: [`MeterClass`](super::MeterClass) → [`Meter`](super::Meter).
     pub const METERS: &str = "METERS";
     /// Ring buffer of [`Event`](super::Event)s.

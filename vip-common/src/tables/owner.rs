@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::event::ClaimForm;
+use super::{SourceEip, event::ClaimForm};
+use crate::wire::Ipv4;
 
 /// Moves that a VIP may make at once before alternation is damped.
 pub const DAMPING_BURST: u64 = 8;
@@ -120,7 +121,7 @@ impl Pending {
     }
 }
 
-/// Value of OWNERS. 32 bytes: all that a packet and a claim need of a VIP in half a cache line.
+/// Who owns a VIP and who waits to: what claims change. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct OwnerEntry {
@@ -132,6 +133,34 @@ pub struct OwnerEntry {
     pub damped_until: u64,
     /// Nanoseconds since boot when the agent was last told that a member other than the owner uses the VIP.
     pub reported: u64,
+}
+
+/// What the state says of a VIP. 24 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct VipEntry {
+    /// The EIP that it leaves as.
+    pub eip: SourceEip,
+    /// VNI of the VPC; 0: no VIP in this slot.
+    pub vni: u32,
+    /// The VIP.
+    pub address: Ipv4,
+    /// Index of the subnet.
+    pub subnet: u32,
+    /// Always 0.
+    pub zero: u32,
+}
+
+/// The VIP of a record of VIPS: all that a packet and a claim need of it in one cache line. 64 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct VipRecord {
+    /// What claims change.
+    pub owner: OwnerEntry,
+    /// What the state says.
+    pub vip: VipEntry,
+    /// Always 0.
+    pub zero: u64,
 }
 
 /// Value of MOVES: one change of owner. 32 bytes. Believed only if its epoch is one that the word can have had.
@@ -160,4 +189,4 @@ impl Move {
     }
 }
 
-const _: () = assert!(size_of::<OwnerEntry>() == 32 && size_of::<Move>() == 32);
+const _: () = assert!(size_of::<VipRecord>() == 64 && size_of::<Move>() == 32);

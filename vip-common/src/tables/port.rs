@@ -1,9 +1,8 @@
 //! Ports, and what bindings let them do with VIPs.
 
-use core::hint::black_box;
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::SourceEip;
 use crate::wire::{Ipv4, Mac};
 
 /// Most ports that may own one VIP: receivers of its VRRP advertisements.
@@ -37,30 +36,44 @@ impl PortFlags {
     }
 }
 
-/// A set of VRIDs, one bit each.
+/// A set of at most [`VridSet::CAPACITY`] VRIDs, one byte each; 0: a free place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct VridSet([u32; 8]);
+pub struct VridSet([u32; 4]);
 
 impl VridSet {
-    /// Adds a VRID.
-    pub fn insert(&mut self, vrid: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(vrid >> 5)) {
-            *word |= 1 << (vrid & 31);
+    /// Most VRIDs of a port.
+    pub const CAPACITY: usize = 16;
+
+    /// Adds a VRID (1 to 255); tells whether it is in the set now: there may be no room.
+    #[must_use]
+    pub fn insert(&mut self, vrid: u8) -> bool {
+        if self.contains(vrid) {
+            return true;
         }
+        match self.0.as_mut_bytes().iter_mut().find(|place| **place == 0) {
+            Some(place) => *place = vrid,
+            None => return false,
+        }
+        true
     }
 
-    /// Whether the VRID is in the set.
+    /// Whether the VRID is in the set; 0 never is.
     #[inline(always)]
     pub fn contains(&self, vrid: u8) -> bool {
-        // The compiler knows that a VRID cut out of a longer word has 8 bits, and masks no more; the verifier of Linux 6.1 has
-        // lost that by then, and refuses the index. From memory, a byte is a byte to both.
-        let vrid = black_box(vrid);
-        self.0.get(usize::from(vrid >> 5)).is_some_and(|word| word >> (vrid & 31) & 1 != 0)
+        const ONES: u32 = 0x0101_0101;
+        const HIGHS: u32 = 0x8080_8080;
+        let [a, b, c, d] = self.0;
+        // A byte that is equal becomes zero, and only where there is a zero byte does this leave a high bit.
+        let hits = |word: u32| {
+            let other = word ^ ONES.wrapping_mul(vrid as u32);
+            other.wrapping_sub(ONES) & !other & HIGHS
+        };
+        vrid != 0 && (hits(a) | hits(b) | hits(c) | hits(d)) != 0
     }
 }
 
-/// Value of PORTS. 64 bytes: one cache line. Index 0 is no port.
+/// The port of a record of PORTS: all that a packet needs of it in one cache line. 64 bytes. Index 0 is no port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PortEntry {
@@ -80,6 +93,12 @@ pub struct PortEntry {
     pub mac: Mac,
     /// Properties.
     pub flags: PortFlags,
+    /// The EIP that the fixed address leaves as.
+    pub eip: SourceEip,
+    /// Root page in NODES of the VPC's addresses.
+    pub root: u32,
+    /// Always 0.
+    pub zero: u32,
     /// VRIDs whose virtual router MACs the port may send from: those of all its grants.
     pub vrids: VridSet,
 }

@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::wire::{Ipv4, Mac};
 
-/// Value of SUBNETS: a prefix that a VPC reaches, its own or a peer's. 8 bytes.
+/// Value of SUBNETS: a prefix that a VPC reaches, its own or a peer's. 12 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SubnetEntry {
@@ -12,6 +12,8 @@ pub struct SubnetEntry {
     pub vni: u32,
     /// Index of the subnet.
     pub subnet: u32,
+    /// Root page in NODES of the addresses of the VPC that has the subnet.
+    pub root: u32,
 }
 
 /// Where a route of this host leads.
@@ -27,8 +29,8 @@ pub enum RouteKind {
     Elsewhere,
 }
 
-/// Value of ROUTES. 8 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// Value of ROUTES; by default, [`RouteKind::Elsewhere`]. 8 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RouteEntry {
     kind: u32,
@@ -50,8 +52,23 @@ impl RouteEntry {
         }
     }
 
-    /// Where the route leads.
+    /// Whether the destination is this host itself.
     #[inline(always)]
+    pub const fn is_local(&self) -> bool {
+        self.kind == Self::LOCAL
+    }
+
+    /// Address of the neighbour on the uplink that leads to a destination; unspecified: there is none.
+    #[inline(always)]
+    pub const fn next_hop(&self, destination: Ipv4) -> Ipv4 {
+        match self.kind {
+            Self::GATEWAY => self.gateway,
+            Self::ON_LINK => destination,
+            _ => Ipv4::UNSPECIFIED,
+        }
+    }
+
+    /// Where the route leads.
     pub const fn kind(&self) -> RouteKind {
         match self.kind {
             Self::GATEWAY => RouteKind::Gateway(self.gateway),

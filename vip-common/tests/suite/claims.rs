@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use vip_common::{
     DropReason,
-    engine::{self, MemoryTables, Slot},
+    engine::{self, MemoryTables},
     pipeline::{Stage, Verdict, present_owner},
     tables::{
         ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, OwnerEntry, OwnerWord,
@@ -348,9 +348,9 @@ fn refusals_are_told_with_their_reason() {
 
 #[test]
 fn a_claim_of_the_largest_epoch_that_is_ever_reached_keeps_its_order() {
-    let mut tables = two_members().tables();
+    let tables = two_members().tables();
     let word = OwnerWord::new((1 << 35) - 2, true, 1, 0);
-    tables.owners.insert(0, Slot::new(OwnerEntry { word, ..OwnerEntry::default() }));
+    tables.vips[&0].update(|entry| entry.word = word);
     let _ = run(&tables, 2, &ArpFrame::garp(port_mac(2), vip_address(0)).bytes());
     assert_eq!(owner(&tables), (2, (1 << 35) - 1, true, 0));
     assert!(owner_entry(&tables, 0).word.order() > word.order());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use vip_common::{
     engine::{self, MemoryTables},
     pipeline::{Stage, Verdict},
-    tables::VniAddress,
+    tables::{AddressKind, VniAddress},
 };
 
 use crate::{
@@ -68,7 +68,12 @@ proptest! {
         let outcome = engine::uplink(&tables, Stage::Tc, &frame.0);
         if let Verdict::Deliver { ifindex: interface, .. } = outcome.verdict {
             let eip = Reading::of(&frame.0).expect("only packets are delivered").destination;
-            prop_assert_eq!(vni_of_interface(&tables, interface), tables.eips.get(&eip).map(|entry| entry.vni));
+            let vni = match tables.eips.get(&eip).and_then(|target| target.kind()) {
+                Some(AddressKind::Vip(slot)) => tables.vips.get(&slot).map(|vip| vip.vip().vni),
+                Some(AddressKind::Fixed(port)) => tables.ports.get(&port).map(|port| port.vni),
+                _ => None,
+            };
+            prop_assert_eq!(vni_of_interface(&tables, interface), vni);
         }
     }
 }

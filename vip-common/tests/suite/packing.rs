@@ -6,10 +6,13 @@ use proptest::prelude::*;
 use vip_common::{
     DropReason,
     tables::{
-        AddressEntry, AddressKind, ClaimForm, Config, Direction, EipEntry, EipNetwork, Event, EventKind,
-        Grant, GrantKey, MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop, OwnerEntry,
-        OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target,
-        Traffic, VniAddress, VridSet, names,
+        AddressKind, ClaimForm, Config, Direction, EipNetwork, Event, EventKind, Grant, GrantKey,
+        MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop, OwnerEntry, OwnerWord, Pending,
+        PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, VipRecord,
+        VniAddress, VridSet,
+        index::Node,
+        names,
+        record::{CHUNK, PortPlace},
     },
     wire::{Ipv4, Mac},
 };
@@ -82,26 +85,41 @@ proptest! {
     }
 
     #[test]
-    fn a_target_is_a_slot_or_a_port(slot in 0..1_u32 << 31, port in 0..PORTS) {
-        prop_assert_eq!((Target::vip(slot).as_vip(), Target::vip(slot).as_port()), (Some(slot), None));
-        prop_assert_eq!((Target::port(port).as_vip(), Target::port(port).as_port()), (None, Some(port)));
-    }
-
-    #[test]
-    fn an_address_is_what_it_was_made(number in 0..PORTS, subnet in any::<u32>(), eip in any::<[u8; 4]>()) {
+    fn a_target_is_what_it_was_made(number in 0..1_u32 << 29) {
         for kind in [
             AddressKind::Fixed(number),
             AddressKind::Vip(number),
-            AddressKind::Gateway,
-            AddressKind::ExternalGateway,
+            AddressKind::Gateway(number),
+            AddressKind::ExternalGateway(number),
         ] {
-            let entry = AddressEntry::new(kind, subnet);
-            prop_assert_eq!((entry.kind(), entry.subnet), (Some(kind), subnet));
-            prop_assert!(entry.eip.is_unspecified());
-            let with_eip = entry.with_eip(Ipv4::new(eip), 5, 6);
-            prop_assert_eq!((with_eip.kind(), with_eip.eip), (Some(kind), Ipv4::new(eip)));
-            prop_assert_eq!((with_eip.eip_index, with_eip.eip_network), (5, 6));
+            let target = Target::new(kind);
+            prop_assert_eq!(target.kind(), Some(kind));
+            prop_assert_eq!(Target::from_word(target.word()), target);
+            prop_assert!(target.word() != 0);
         }
+        prop_assert_eq!((Target::vip(number).as_vip(), Target::vip(number).as_port()), (Some(number), None));
+        prop_assert_eq!((Target::port(number).as_vip(), Target::port(number).as_port()), (None, Some(number)));
+    }
+
+    #[test]
+    fn records_share_no_byte(index in 0..1_u32 << 20, other in 0..1_u32 << 20, cpus in 1..200_u32) {
+        prop_assume!(index != other);
+        let lines = |index: u32| {
+            let place = PortPlace::of(index);
+            let element = u64::from(place.chunk) << 40
+                | u64::from(place.element) * u64::from(PortPlace::element_size(cpus));
+            let counters = (0..cpus).map(move |cpu| place.counters(cpu));
+            counters.flat_map(|start| start..start + 32).chain(place.entry()..place.entry() + 64)
+                .map(move |offset| element + offset as u64)
+                .collect::<HashSet<u64>>()
+        };
+        let near = index ^ 1;
+        let mine = lines(index);
+        prop_assert_eq!(mine.len(), 64 + 32 * cpus as usize);
+        prop_assert!(mine.is_disjoint(&lines(other)) && mine.is_disjoint(&lines(near)));
+        let place = PortPlace::of(index);
+        prop_assert!(place.counters(cpus - 1) + 32 <= PortPlace::element_size(cpus) as usize);
+        prop_assert!(place.chunk < PortPlace::chunks(index + 1) && place.element < CHUNK);
     }
 
     #[test]
@@ -114,13 +132,18 @@ proptest! {
     }
 
     #[test]
-    fn a_set_of_vrids_has_what_was_inserted(inserted in prop::collection::hash_set(any::<u8>(), 0..20)) {
+    fn a_set_of_vrids_has_what_was_inserted(inserted in prop::collection::hash_set(1..=u8::MAX, 0..20)) {
         let mut set = VridSet::default();
-        for vrid in &inserted {
-            set.insert(*vrid);
+        let mut has = HashSet::new();
+        for vrid in inserted {
+            let is_in = set.insert(vrid);
+            prop_assert_eq!(is_in, has.len() < VridSet::CAPACITY);
+            if is_in {
+                has.insert(vrid);
+            }
         }
         for vrid in 0..=u8::MAX {
-            prop_assert_eq!(set.contains(vrid), inserted.contains(&vrid));
+            prop_assert_eq!(set.contains(vrid), has.contains(&vrid));
         }
     }
 
@@ -158,9 +181,9 @@ fn keys_and_values_have_the_sizes_of_the_layout() {
     assert_eq!((size_of::<OwnerWord>(), size_of::<Pending>(), size_of::<Target>()), (8, 8, 4));
     assert_eq!((size_of::<OwnerEntry>(), align_of::<OwnerEntry>()), (32, 8));
     assert_eq!((size_of::<VniAddress>(), size_of::<MacKey>(), size_of::<GrantKey>()), (8, 12, 8));
-    assert_eq!((size_of::<EipEntry>(), size_of::<AddressEntry>(), size_of::<Grant>()), (16, 20, 8));
+    assert_eq!((size_of::<VipRecord>(), size_of::<Node>(), size_of::<Grant>()), (64, 1024, 8));
     assert_eq!((size_of::<PortEntry>(), size_of::<Members>(), size_of::<Move>()), (64, 80, 32));
-    assert_eq!((size_of::<SubnetEntry>(), size_of::<RouteEntry>(), size_of::<NextHop>()), (8, 8, 8));
+    assert_eq!((size_of::<SubnetEntry>(), size_of::<RouteEntry>(), size_of::<NextHop>()), (12, 8, 8));
     assert_eq!((size_of::<EipNetwork>(), size_of::<Config>(), size_of::<Event>()), (12, 32, 56));
     assert_eq!((size_of::<Traffic>(), size_of::<Meter>()), (32, 16));
 }
@@ -169,11 +192,11 @@ fn keys_and_values_have_the_sizes_of_the_layout() {
 fn names_of_tables_fit_the_kernel_and_are_unique() {
     let all = [
         names::CONFIG,
-        names::EIPS,
-        names::ADDRS,
+        names::NODES,
+        names::SCATTERED,
         names::MACS,
         names::GRANTS,
-        names::OWNERS,
+        names::VIPS,
         names::MOVES,
         names::MEMBERS,
         names::PORTS,
@@ -184,8 +207,6 @@ fn names_of_tables_fit_the_kernel_and_are_unique() {
         names::NEXTHOPS,
         names::NETWORKS,
         names::DROPS,
-        names::EIP_TRAFFIC,
-        names::VIP_TRAFFIC,
         names::METERS,
         names::EVENTS,
         names::VERDICTS,

@@ -139,7 +139,7 @@ pub(crate) fn teaches(speaker: Speaker<'_>, frame: &[u8], slot: u32) -> bool {
 
 /// The entry of OWNERS of a slot.
 pub(crate) fn owner_entry(tables: &MemoryTables, slot: u32) -> OwnerEntry {
-    tables.owners.get(&slot).map(vip_common::engine::Slot::get).unwrap_or_default()
+    tables.vips.get(&slot).map(vip_common::engine::Slot::get).unwrap_or_default()
 }
 
 /// Always allowed from any source address, and never ours (rule 6): IGMP to groups, and a DHCP client without an address.

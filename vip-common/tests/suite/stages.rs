@@ -4,7 +4,7 @@ use vip_common::{
     DropReason,
     engine::{self, MemoryTables},
     pipeline::{Stage, Verdict},
-    tables::{AddressEntry, AddressKind, VniAddress},
+    tables::{Target, VniAddress},
     wire::{Ipv4, Mac},
 };
 
@@ -439,7 +439,7 @@ fn entries_that_name_missing_ones_are_told_as_such() {
     let mut tables = world(|_| ());
     tables.ports.remove(&3);
     let key = VniAddress { vni: 4001, address: UNLISTED };
-    tables.addresses.insert(key, AddressEntry::new(AddressKind::Fixed(77), 1));
+    tables.addresses.insert(key, Target::port(77));
     assert_eq!(guest(&tables, &routed(port_address(3)).bytes()), drop(DropReason::TableInconsistent));
     assert_eq!(guest(&tables, &routed(UNLISTED).bytes()), drop(DropReason::TableInconsistent));
     tables.ports.remove(&2);

@@ -5,6 +5,7 @@ use vip_common::{
     engine::{self, MemoryTables},
     pipeline::{Stage, Verdict},
     tables::Traffic,
+    wire::Ipv4,
 };
 
 use crate::{
@@ -21,8 +22,8 @@ const fn away(bytes: u64) -> Traffic {
     Traffic { packets_in: 0, bytes_in: 0, packets_out: 1, bytes_out: bytes }
 }
 
-fn of_eip(tables: &MemoryTables) -> Vec<(u32, Traffic)> {
-    tables.eip_traffic.borrow().iter().map(|(index, traffic)| (*index, *traffic)).collect()
+fn of_eip(tables: &MemoryTables) -> Vec<(Ipv4, Traffic)> {
+    tables.eip_traffic.borrow().iter().map(|(eip, traffic)| (*eip, *traffic)).collect()
 }
 
 fn of_vips(tables: &MemoryTables) -> Vec<(u32, Traffic)> {
@@ -40,9 +41,9 @@ proptest! {
         if let Verdict::Deliver { port, .. } = outcome.verdict {
             let counted = towards(bytes.len() as u64);
             if packet.destination == port_eip(port) {
-                eips.push((port, counted));
+                eips.push((port_eip(port), counted));
             } else if let Some(slot) = (0..SLOTS).find(|slot| vip_eip(*slot) == packet.destination) {
-                eips.push((100 + slot, counted));
+                eips.push((vip_eip(slot), counted));
                 vips.push((slot, counted));
             }
         }
@@ -57,7 +58,7 @@ proptest! {
         let source = world.slot_at(vni, packet.source).filter(|slot| world.may_source(port, *slot));
         let (out, length) = (away(bytes.len() as u64), bytes.len() as u64);
         let leaves = matches!(outcome.verdict, Verdict::Uplink { .. } | Verdict::Resolve { .. });
-        let eips = if leaves { vec![(source.map_or(port, |slot| 100 + slot), out)] } else { Vec::new() };
+        let eips = if leaves { vec![(source.map_or(port_eip(port), vip_eip), out)] } else { Vec::new() };
         prop_assert_eq!(of_eip(&tables), eips);
         let is_forwarded = leaves || matches!(outcome.verdict, Verdict::Deliver { .. });
         for (slot, traffic) in of_vips(&tables) {

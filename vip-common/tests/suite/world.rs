@@ -9,9 +9,9 @@ use proptest::{array::uniform3, collection::vec, option, prelude::*, sample::sel
 use vip_common::{
     engine::{MemoryTables, Slot},
     tables::{
-        AddressEntry, AddressKind, ClaimForm, Config, ConfigFlags, EipEntry, EipNetwork, Grant, GrantKey,
-        MacKey, Members, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry,
-        RouteKind, SubnetEntry, Target, VniAddress, VridSet,
+        AddressKind, ClaimForm, Config, ConfigFlags, EipNetwork, Grant, GrantKey, MacKey, Members, NextHop,
+        OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SourceEip,
+        SubnetEntry, Target, VipEntry, VniAddress, VridSet,
     },
     wire::{Ipv4, Mac},
 };
@@ -308,13 +308,15 @@ impl World {
 
     fn fill_subnet(&self, tables: &mut MemoryTables, subnet: u32) {
         let vni = vni_of(subnet);
-        let kind = if self.is_external(subnet) { AddressKind::ExternalGateway } else { AddressKind::Gateway };
-        tables
-            .addresses
-            .insert(VniAddress { vni, address: gateway(subnet) }, AddressEntry::new(kind, subnet + 1));
+        let kind = if self.is_external(subnet) {
+            AddressKind::ExternalGateway(subnet + 1)
+        } else {
+            AddressKind::Gateway(subnet + 1)
+        };
+        tables.addresses.insert(VniAddress { vni, address: gateway(subnet) }, Target::new(kind));
         for from in [4001, 4002, 4003] {
             if self.reaches(from, vni) {
-                let entry = SubnetEntry { vni, subnet: subnet + 1 };
+                let entry = SubnetEntry { vni, subnet: subnet + 1, root: 0 };
                 tables.subnets.push((from, in_subnet(subnet, 0), MASK, entry));
             }
         }
@@ -338,7 +340,7 @@ impl World {
         for slot in slots_of(subnet) {
             for vrid in self.vip(slot).into_iter().flat_map(|vip| &vip.vrids) {
                 if self.may_source(index, slot) {
-                    vrids.insert(*vrid);
+                    assert!(vrids.insert(*vrid), "there is room for a few");
                 }
             }
         }
@@ -352,18 +354,18 @@ impl World {
             mask: MASK,
             mac: port_mac(index),
             flags,
+            eip: if spec.eip { SourceEip::new(port_eip(index), 0) } else { SourceEip::default() },
+            root: 0,
+            zero: 0,
             vrids,
         };
         tables.ports.insert(index, entry);
         tables.macs.insert(MacKey::new(vni, entry.mac), index);
         tables.interfaces.insert(ifindex(index), index);
-        let mut listed = AddressEntry::new(AddressKind::Fixed(index), subnet + 1);
         if spec.eip {
-            listed = listed.with_eip(port_eip(index), index, 0);
-            let eip = EipEntry { vni, inner: address, target: Target::port(index), index };
-            tables.eips.insert(port_eip(index), eip);
+            tables.eips.insert(port_eip(index), Target::port(index));
         }
-        tables.addresses.insert(VniAddress { vni, address }, listed);
+        tables.addresses.insert(VniAddress { vni, address }, Target::port(index));
     }
 
     fn fill_vip(&self, tables: &mut MemoryTables, slot: u32, vip: &VipSpec) {
@@ -380,24 +382,21 @@ impl World {
             let due = self.now.saturating_add_signed(in_ms * 1_000_000);
             Some(Pending::new(of_member(order)?, vrid, ClaimForm::GarpRequest, due))
         });
-        tables.owners.insert(
-            slot,
-            Slot::new(OwnerEntry {
-                word,
-                pending: pending.unwrap_or_default(),
-                damped_until: self.now + vip.damped,
-                reported: 0,
-            }),
-        );
-        let mut listed = AddressEntry::new(AddressKind::Vip(slot), subnet + 1);
-        if vip.eip {
-            let index = 100 + slot;
-            listed = listed.with_eip(vip_eip(slot), index, u16::from(vip.network));
-            tables
-                .eips
-                .insert(vip_eip(slot), EipEntry { vni, inner: address, target: Target::vip(slot), index });
-        }
-        tables.addresses.insert(VniAddress { vni, address }, listed);
+        let eip = if vip.eip {
+            tables.eips.insert(vip_eip(slot), Target::vip(slot));
+            SourceEip::new(vip_eip(slot), u16::from(vip.network))
+        } else {
+            SourceEip::default()
+        };
+        let entry = VipEntry { eip, vni, address, subnet: subnet + 1, zero: 0 };
+        let owner = OwnerEntry {
+            word,
+            pending: pending.unwrap_or_default(),
+            damped_until: self.now + vip.damped,
+            reported: 0,
+        };
+        tables.vips.insert(slot, Slot::new(slot, entry, owner));
+        tables.addresses.insert(VniAddress { vni, address }, Target::vip(slot));
         let mut vrids = [0; 4];
         for (place, vrid) in vrids.iter_mut().zip(&vip.vrids) {
             *place = *vrid;
@@ -487,13 +486,8 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
         0 => {
             let mut keys: Vec<VniAddress> = tables.addresses.keys().copied().collect();
             keys.sort_unstable_by_key(|key| (key.vni, key.address));
-            let kind = if slot.is_multiple_of(2) { AddressKind::Vip(slot) } else { AddressKind::Fixed(port) };
-            if let Some(entry) = tables.addresses.get_mut(&keys[place.index(keys.len())]) {
-                *entry = AddressEntry::new(kind, entry.subnet).with_eip(
-                    entry.eip,
-                    entry.eip_index,
-                    entry.eip_network,
-                );
+            if let Some(target) = tables.addresses.get_mut(&keys[place.index(keys.len())]) {
+                *target = if slot.is_multiple_of(2) { Target::vip(slot) } else { Target::port(port) };
             }
         }
         1 => {
@@ -502,13 +496,19 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
             if keys.is_empty() {
                 return;
             }
-            if let Some(entry) = tables.eips.get_mut(&keys[place.index(keys.len())]) {
-                entry.target = if slot.is_multiple_of(2) { Target::vip(slot) } else { Target::port(port) };
+            if let Some(target) = tables.eips.get_mut(&keys[place.index(keys.len())]) {
+                *target = if slot.is_multiple_of(2) { Target::vip(slot) } else { Target::port(port) };
             }
         }
         2 => {
             let word = OwnerWord::new(7, true, port, 0);
-            tables.owners.insert(slot, Slot::new(OwnerEntry { word, ..OwnerEntry::default() }));
+            match tables.vips.get(&slot) {
+                Some(record) => record.update(|entry| entry.word = word),
+                None => {
+                    let owner = OwnerEntry { word, ..OwnerEntry::default() };
+                    tables.vips.insert(slot, Slot::new(slot, VipEntry::default(), owner));
+                }
+            }
         }
         3 => {
             let rights = Rights::OWN.with(Rights::SOURCE);
@@ -525,7 +525,7 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
             tables.ports.remove(&port);
         }
         _ => {
-            tables.owners.remove(&slot);
+            tables.vips.remove(&slot);
             tables.members.remove(&slot);
         }
     }

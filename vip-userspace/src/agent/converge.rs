@@ -81,6 +81,7 @@ impl Agent {
         let steps = diff(&self.contents, &desired.contents);
         let mut problems = self.carry_out(&steps);
         self.resting.note(&before, &self.contents, Instant::now());
+        self.tables.index.retain_roots(&self.contents.subnets.values().map(|entry| entry.vni).collect());
         for refused in &desired.refused {
             if refused.resting {
                 tracing::debug!("{refused}");
@@ -101,29 +102,65 @@ impl Agent {
     /// other failure ends it there, and the tables are read anew.
     pub(super) fn carry_out(&mut self, steps: &[Step]) -> Vec<String> {
         let mut problems = Vec::new();
-        for step in steps {
-            match table_steps::carry_out(&self.tables, step) {
-                Ok(()) => {
-                    self.contents.apply(step);
-                    if let Step::FreshSlot(slot) = step {
-                        self.shared.history().forget(*slot);
-                        self.words.remove(slot);
+        if let Err(error) = table_steps::prepare(&self.tables, steps) {
+            return vec![chain(&error)];
+        }
+        for batch in table_steps::batches(steps) {
+            match table_steps::carry_out(&self.tables, batch) {
+                Ok(()) => batch.iter().for_each(|step| self.done(step)),
+                // Which of them has no room, they find out one by one: doing a step twice is doing it once.
+                Err(KernelError::TableFull { .. }) if batch.len() > 1 => {
+                    for step in batch {
+                        if !self.carry_out_one(step, &mut problems) {
+                            return problems;
+                        }
                     }
                 }
-                Err(error) if error.is_interface_gone() => tracing::debug!("{step:?}: {}", chain(&error)),
-                Err(error @ KernelError::TableFull { .. }) => problems.push(chain(&error)),
                 Err(error) => {
-                    problems.push(chain(&error));
-                    match table_steps::read(&self.tables) {
-                        Ok(contents) => self.contents = contents,
-                        Err(error) => problems.push(chain(&error)),
+                    if !self.failed(batch, &error, &mut problems) {
+                        return problems;
                     }
-                    break;
                 }
             }
         }
         problems.dedup();
         problems
+    }
+
+    fn carry_out_one(&mut self, step: &Step, problems: &mut Vec<String>) -> bool {
+        let step = std::slice::from_ref(step);
+        match table_steps::carry_out(&self.tables, step) {
+            Ok(()) => {
+                step.iter().for_each(|step| self.done(step));
+                true
+            }
+            Err(error) => self.failed(step, &error, problems),
+        }
+    }
+
+    fn done(&mut self, step: &Step) {
+        self.contents.apply(step);
+        if let Step::FreshSlot(slot) = step {
+            self.shared.history().forget(*slot);
+            self.words.remove(slot);
+        }
+    }
+
+    /// Notes why steps were not carried out; whether those after them can be.
+    fn failed(&mut self, steps: &[Step], error: &KernelError, problems: &mut Vec<String>) -> bool {
+        if error.is_interface_gone() {
+            tracing::debug!("{steps:?}: {}", chain(error));
+            return true;
+        }
+        problems.push(chain(error));
+        if matches!(error, KernelError::TableFull { .. }) {
+            return true;
+        }
+        match table_steps::read(&self.tables) {
+            Ok(contents) => self.contents = contents,
+            Err(error) => problems.push(chain(&error)),
+        }
+        false
     }
 
     /// Has the port program on every interface of a port, and on no other.
@@ -162,7 +199,7 @@ impl Agent {
     /// The owners' words, by slot, of the VIPs in the tables.
     pub(super) fn present_words(&self) -> BTreeMap<u32, OwnerWord> {
         let slots = self.contents.members.keys();
-        slots.filter_map(|&slot| Some((slot, self.tables.owners.load(slot).ok()?.word))).collect()
+        slots.filter_map(|&slot| Some((slot, self.tables.vips.load(slot).ok()?.word))).collect()
     }
 
     /// Ends ownerships that nobody has the right to.
@@ -275,12 +312,14 @@ impl Agent {
     fn table_uses(&self) -> Vec<(&'static str, u64, u64)> {
         let Self { contents, tables, .. } = self;
         let (routes, neighbours) = self.next_hops.len();
+        let (pages, pages_used) = tables.index.pages();
         let uses = [
-            ("EIPS", contents.eips.len(), tables.eips.capacity()),
-            ("ADDRS", contents.addresses.len(), tables.addrs.capacity()),
+            ("EIPs", contents.eips.len(), self.capacity.eips),
+            ("NODES", pages_used as usize, pages),
+            ("SCATTERED", tables.index.scattered(), tables.index.capacity()),
             ("MACS", contents.macs.len(), tables.macs.capacity()),
             ("GRANTS", contents.grants.len(), tables.grants.capacity()),
-            ("OWNERS", contents.members.len(), tables.owners.len()),
+            ("VIPS", contents.members.len(), tables.vips.len()),
             ("PORTS", contents.ports.len(), self.capacity.ports),
             ("SUBNETS", contents.subnets.len(), tables.subnets.capacity()),
             ("ROUTES", routes, tables.routes.capacity()),

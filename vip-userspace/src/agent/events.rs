@@ -116,7 +116,7 @@ impl Agent {
     /// A member that does not own a VIP uses it. Tells whether the VIP moved.
     fn take_use(&mut self, event: &Event, now: Instant) -> bool {
         let (slot, member) = (event.slot, event.port);
-        let Ok(entry) = self.tables.owners.load(slot) else { return false };
+        let Ok(entry) = self.tables.vips.load(slot) else { return false };
         let may_own = self.contents.grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
         if entry.word.port() == 0 || entry.word.port() == member || !may_own {
             return false;
@@ -239,7 +239,7 @@ impl Agent {
             networks.iter().any(|network| network.cidr.contains(eip))
                 || matches!(routes.lookup(eip), Some((_, Route::OnLink { .. })))
         };
-        let eips = self.contents.eips.iter().map(|(&eip, entry)| (Ipv4Addr::from(eip), entry.target));
+        let eips = self.contents.eips.iter().map(|(&eip, &target)| (Ipv4Addr::from(eip), target));
         self.announceable = eips.filter(|(eip, _)| on_link(*eip)).collect();
         self.choose_announcements();
     }

@@ -1,6 +1,6 @@
 //! The agent's own changes of ownership: by compare-and-swap on the same words as the programs'.
 
-use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerWord, Pending};
+use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerWord, Pending, Way};
 
 use crate::{
     kernel::{KernelError, Tables},
@@ -14,16 +14,16 @@ const GONE: u32 = u32::MAX;
 pub(super) fn release(tables: &Tables, slot: u32, port: Option<u32>) -> Result<(), KernelError> {
     let concerns = |owner: u32| owner != 0 && port.is_none_or(|port| port == owner);
     loop {
-        let entry = tables.owners.load(slot)?;
+        let entry = tables.vips.load(slot)?;
         // The claim first: a packet could make an owner of it after the word was released.
         if concerns(entry.pending.port()) {
-            tables.owners.swap_pending(slot, entry.pending, Pending::NONE)?;
+            tables.vips.swap_pending(slot, entry.pending, Pending::NONE)?;
             continue;
         }
         if !concerns(entry.word.port()) {
             return Ok(());
         }
-        if tables.owners.swap_word(slot, entry.word, entry.word.moved_to(0, 0, false))? {
+        if tables.vips.swap_word(slot, entry.word, entry.word.moved_to(0, 0, false))? {
             return record(tables, slot, entry.word, 0, ClaimForm::State);
         }
     }
@@ -37,8 +37,8 @@ pub(super) fn take_over(
     old: OwnerWord,
     member: u32,
 ) -> Result<bool, KernelError> {
-    if tables.owners.load(slot)?.pending.port() != 0
-        || !tables.owners.swap_word(slot, old, old.moved_to(member, 0, false))?
+    if tables.vips.load(slot)?.pending.port() != 0
+        || !tables.vips.swap_word(slot, old, old.moved_to(member, 0, false))?
     {
         return Ok(false);
     }
@@ -49,7 +49,11 @@ pub(super) fn take_over(
 /// Begins another VIP's life in a slot: nobody's, with nothing counted and nothing remembered. The epoch stays.
 pub(super) fn begin(tables: &Tables, slot: u32) -> Result<(), KernelError> {
     release(tables, slot, None)?;
-    tables.vip_traffic.clear(slot)?;
+    tables.vips.clear_traffic(slot, Way::Inside)?;
+    if tables.vips.load(slot)?.word.epoch() == 0 {
+        // Nobody has ever owned anything in this slot.
+        return Ok(());
+    }
     let first = Move::index(slot, 0);
     for index in first..first + MOVES_PER_VIP {
         tables.moves.set(index, Move::default())?;

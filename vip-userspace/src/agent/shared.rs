@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use vip_common::tables::{MOVES_PER_VIP, Move};
+use vip_common::tables::{MOVES_PER_VIP, Move, Target};
 
 use super::{
     error::chain,
@@ -42,7 +42,7 @@ pub(super) struct Published {
     /// Slots by the VIP's id.
     pub(super) vips: BTreeMap<Id, u32>,
     /// Indexes of counters by the EIP's id.
-    pub(super) eips: BTreeMap<Id, u32>,
+    pub(super) eips: BTreeMap<Id, Target>,
     /// Ids by port index, also of ports that have left.
     pub(super) port_names: BTreeMap<u32, Id>,
     /// By name.
@@ -125,7 +125,7 @@ impl Shared {
 
     /// The moves that the tables remember of a slot, the oldest first.
     pub(super) fn moves(&self, slot: u32, names: &BTreeMap<u32, Id>) -> Result<Vec<Record>, KernelError> {
-        let owner = self.tables.owners.load(slot)?;
+        let owner = self.tables.vips.load(slot)?;
         let first = Move::index(slot, 0);
         let mut moves = Vec::new();
         for index in first..first + MOVES_PER_VIP {

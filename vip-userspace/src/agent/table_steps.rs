@@ -1,26 +1,22 @@
 //! The plan's contents and steps in the kernel's tables.
 
 use vip_common::{
-    tables::{EipNetwork, GrantKey, MacKey, Members, PortEntry, VniAddress},
+    tables::{
+        AddressKind, EipNetwork, MacKey, Members, PortEntry, SourceEip, SubnetEntry, Target, VipEntry,
+        VniAddress, Way,
+    },
     wire::Mac,
 };
 
 use super::owners;
 use crate::{
-    kernel::{KernelError, Tables},
-    plan::{Contents, MacPlace, Place, Prefix, Step},
+    kernel::{KernelError, Tables, tables::Change},
+    plan::{AddressEntry, Contents, MacPlace, Place, Prefix, Step},
 };
 
 /// Reads what the tables contain.
 pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
     let mut contents = Contents {
-        eips: tables.eips.entries()?.into_iter().collect(),
-        addresses: tables
-            .addrs
-            .entries()?
-            .into_iter()
-            .map(|(key, entry)| ((key.vni, key.address), entry))
-            .collect(),
         macs: tables
             .macs
             .entries()?
@@ -37,21 +33,33 @@ pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
         ..Contents::default()
     };
     for (VniAddress { vni, address }, length, entry) in tables.subnets.entries()? {
-        contents.subnets.insert(Prefix { vni, network: address, length }, entry);
+        contents.subnets.insert(Prefix { vni, network: address, length }, SubnetEntry { root: 0, ..entry });
     }
-    for slot in 0..tables.members.len() {
+    for slot in tables.vips.present() {
         let members = tables.members.get(slot)?;
         if members != Members::default() {
             contents.members.insert(slot, members);
         }
     }
-    for index in 1..tables.ports.len() {
-        let port = tables.ports.get(index)?;
+    for index in tables.ports.present() {
+        let port = PortEntry { eip: SourceEip::default(), root: 0, ..tables.ports.get(index)? };
         if port != PortEntry::default() {
             contents.ports.insert(index, port);
         }
         if let Some(ifindex) = tables.port_devs.get(index)? {
             contents.port_devs.insert(index, ifindex);
+        }
+    }
+    for (VniAddress { vni, address }, target) in tables.index.entries() {
+        if vni == 0 {
+            contents.eips.insert(address, target);
+        } else if let Some(kind) = target.kind() {
+            let eip = match kind {
+                AddressKind::Fixed(index) => tables.ports.get(index)?.eip,
+                AddressKind::Vip(slot) => tables.vips.get(slot)?.eip,
+                AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => SourceEip::default(),
+            };
+            contents.addresses.insert((vni, address), AddressEntry { kind, eip });
         }
     }
     for index in 1..tables.networks.len() {
@@ -63,11 +71,82 @@ pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
     Ok(contents)
 }
 
-/// Carries a step out.
-pub(super) fn carry_out(tables: &Tables, step: &Step) -> Result<(), KernelError> {
+/// Makes room for what steps write, so that it is not made one by one.
+pub(super) fn prepare(tables: &Tables, steps: &[Step]) -> Result<(), KernelError> {
+    tables.ports.reserve(steps.iter().filter_map(|step| match step {
+        Step::SetPort(index, _) => Some(*index),
+        _ => None,
+    }))?;
+    tables.vips.reserve(steps.iter().filter_map(|step| match step {
+        Step::FreshSlot(slot) | Step::SetMembers(slot, _) => Some(*slot),
+        _ => None,
+    }))
+}
+
+/// Steps of one table that follow each other, which go in one operation if the table has such; a step of any other kind is alone.
+pub(super) fn batches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
+    steps.chunk_by(|a, b| {
+        matches!(
+            (a, b),
+            (Step::SetEip(..), Step::SetEip(..))
+                | (Step::SetAddress(..), Step::SetAddress(..))
+                | (Step::SetMac(..), Step::SetMac(..))
+                | (Step::SetGrant(..), Step::SetGrant(..))
+        )
+    })
+}
+
+/// Carries a batch out. If it fails, some of its steps may have been carried out.
+pub(super) fn carry_out(tables: &Tables, batch: &[Step]) -> Result<(), KernelError> {
+    match batch {
+        [step] => one(tables, step),
+        [Step::SetEip(..), ..] => {
+            let changes: Vec<Change> = batch
+                .iter()
+                .filter_map(|step| match *step {
+                    Step::SetEip(eip, target) => Some((VniAddress::eip(eip), Some(target))),
+                    _ => None,
+                })
+                .collect();
+            tables.index.apply(&changes)
+        }
+        [Step::SetAddress(..), ..] => {
+            let mut changes: Vec<Change> = Vec::with_capacity(batch.len());
+            let mut rooted = None;
+            for step in batch {
+                let Step::SetAddress(place, AddressEntry { kind, eip }) = *step else { continue };
+                if rooted != Some(place.0) {
+                    tables.index.root(place.0)?;
+                    rooted = Some(place.0);
+                }
+                set_eip(tables, kind, eip)?;
+                changes.push((address_key(place), Some(Target::new(kind))));
+            }
+            tables.index.apply(&changes)
+        }
+        [Step::SetMac(..), ..] => tables.macs.insert_all(batch.iter().filter_map(|step| match *step {
+            Step::SetMac(place, index) => Some((mac_key(place), index)),
+            _ => None,
+        })),
+        [Step::SetGrant(..), ..] => tables.grants.insert_all(batch.iter().filter_map(|step| match *step {
+            Step::SetGrant(key, grant) => Some((key, grant)),
+            _ => None,
+        })),
+        steps => steps.iter().try_for_each(|step| one(tables, step)),
+    }
+}
+
+fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
     match *step {
-        Step::RemoveEip(eip) => tables.eips.remove(&eip).map(drop),
-        Step::RemoveAddress(place) => tables.addrs.remove(&address_key(place)).map(drop),
+        Step::RemoveEip(eip) => tables.index.apply(&[(VniAddress::eip(eip), None)]),
+        Step::RemoveAddress(place) => {
+            tables.index.root(place.0)?;
+            let address = address_key(place);
+            if let Some(kind) = tables.index.get(&address).and_then(Target::kind) {
+                set_eip(tables, kind, SourceEip::default())?;
+            }
+            tables.index.apply(&[(address, None)])
+        }
         Step::RemoveMac(place) => tables.macs.remove(&mac_key(place)).map(drop),
         Step::RemoveSubnet(prefix) => {
             tables.subnets.remove(address_key((prefix.vni, prefix.network)), prefix.length).map(drop)
@@ -76,25 +155,52 @@ pub(super) fn carry_out(tables: &Tables, step: &Step) -> Result<(), KernelError>
         Step::Release { slot, port } => owners::release(tables, slot, port),
         Step::RemoveGrant(key) => tables.grants.remove(&key).map(drop),
         Step::ForgetPort { slot, port } => owners::forget(tables, slot, port),
-        Step::ClearMembers(slot) => tables.members.set(slot, Members::default()),
-        Step::ClearPort(index) => tables.ports.set(index, PortEntry::default()),
+        Step::ClearMembers(slot) => {
+            tables.vips.clear(slot)?;
+            tables.members.set(slot, Members::default())
+        }
+        Step::ClearPort(index) => tables.ports.clear(index),
         Step::RemovePortDev(index) => tables.port_devs.clear(index),
         Step::SetNetwork(index, network) => tables.networks.set(index, network),
         Step::FreshSlot(slot) => owners::begin(tables, slot),
-        Step::FreshEip(index) => tables.eip_traffic.clear(index),
+        Step::FreshEip(target) => match target.kind() {
+            Some(AddressKind::Vip(slot)) => tables.vips.clear_traffic(slot, Way::Eip),
+            Some(AddressKind::Fixed(index)) => tables.ports.clear_traffic(index),
+            _ => Ok(()),
+        },
         Step::SetPortDev(index, ifindex) => tables.port_devs.set(index, ifindex),
-        Step::SetPort(index, port) => tables.ports.set(index, port),
-        Step::SetMembers(slot, members) => tables.members.set(slot, members),
-        Step::SetGrant(GrantKey { port, slot }, grant) => {
-            tables.grants.insert(GrantKey { port, slot }, grant)
+        Step::SetPort(index, port) => {
+            let root = tables.index.root(port.vni)?;
+            tables.ports.set(index, PortEntry { root, ..port })
         }
-        Step::SetAddress(place, entry) => tables.addrs.insert(address_key(place), entry),
+        Step::SetMembers(slot, members) => {
+            let Members { vni, address, subnet, .. } = members;
+            tables.vips.set(slot, VipEntry { vni, address, subnet, ..VipEntry::default() })?;
+            tables.members.set(slot, members)
+        }
+        Step::SetGrant(key, grant) => tables.grants.insert(key, grant),
+        Step::SetAddress(place, AddressEntry { kind, eip }) => {
+            tables.index.root(place.0)?;
+            set_eip(tables, kind, eip)?;
+            tables.index.apply(&[(address_key(place), Some(Target::new(kind)))])
+        }
         Step::SetMac(place, index) => tables.macs.insert(mac_key(place), index),
         Step::SetSubnet(prefix, entry) => {
+            let root = tables.index.root(entry.vni)?;
+            let entry = SubnetEntry { root, ..entry };
             tables.subnets.insert(address_key((prefix.vni, prefix.network)), prefix.length, entry)
         }
-        Step::SetEip(eip, entry) => tables.eips.insert(eip, entry),
+        Step::SetEip(eip, target) => tables.index.apply(&[(VniAddress::eip(eip), Some(target))]),
         Step::SetInterface(ifindex, index) => tables.ifports.insert(ifindex, index),
+    }
+}
+
+/// Sets the EIP that an address leaves as in the record of its port or VIP.
+fn set_eip(tables: &Tables, kind: AddressKind, eip: SourceEip) -> Result<(), KernelError> {
+    match kind {
+        AddressKind::Fixed(index) => tables.ports.set_eip(index, eip),
+        AddressKind::Vip(slot) => tables.vips.set_eip(slot, eip),
+        AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => Ok(()),
     }
 }
 

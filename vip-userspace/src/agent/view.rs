@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
-    tables::{Move, OwnerWord, Traffic},
+    tables::{AddressKind, Move, OwnerWord, Traffic, Way},
     wire::Mac,
 };
 
@@ -102,7 +102,7 @@ impl<'a> View<'a> {
     /// The word of a VIP; one that is not in the tables is unowned.
     fn word(&self, vip: &Id) -> OwnerWord {
         let slot = self.facts.vips.get(vip);
-        slot.and_then(|&slot| self.read(self.shared.tables.owners.load(slot)))
+        slot.and_then(|&slot| self.read(self.shared.tables.vips.load(slot)))
             .map_or(OwnerWord::default(), |entry| entry.word)
     }
 
@@ -199,7 +199,7 @@ impl<'a> View<'a> {
         let owner = self.owner(&vip.id).map(|(port, word)| self.owner_view(vip, port, word));
         let tables = &self.shared.tables;
         let slot = self.facts.vips.get(&vip.id);
-        let traffic = slot.and_then(|&slot| self.read(tables.vip_traffic.sum(slot))).unwrap_or_default();
+        let traffic = slot.and_then(|&slot| self.read(tables.vips.all_traffic(slot))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         VipView {
             id: vip.id.to_string(),
@@ -260,9 +260,14 @@ impl<'a> View<'a> {
                 (&port.vpc, None, Some(id.to_string()), port.address, Some(id.to_string()))
             }
         };
-        let index = self.facts.eips.get(&eip.id);
-        let traffic =
-            index.and_then(|&index| self.read(self.shared.tables.eip_traffic.sum(index))).unwrap_or_default();
+        let tables = &self.shared.tables;
+        let target = self.facts.eips.get(&eip.id).and_then(|target| target.kind());
+        let traffic = match target {
+            Some(AddressKind::Vip(slot)) => self.read(tables.vips.traffic(slot, Way::Eip)),
+            Some(AddressKind::Fixed(index)) => self.read(tables.ports.traffic(index)),
+            _ => None,
+        }
+        .unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         let network =
             self.shared.config.eip_networks.iter().find(|network| network.cidr.contains(eip.address));

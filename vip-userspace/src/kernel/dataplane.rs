@@ -9,11 +9,11 @@ use aya::{
 use vip_common::tables::{Config, LAYOUT_VERSION, names};
 
 use super::{
-    Capacity, EventStream, KernelError, MapShape, PinDir, ProgramReport, Tables, TcHook,
+    Capacity, EventStream, KernelError, MapShape, PinDir, ProgramReport, Tables, TcHook, chunked,
     pin_dir::unpin,
     programs::{self, PORT, UPLINK, UPLINK_TC},
     shape,
-    tables::ArrayTable,
+    tables::{ArrayTable, cpus},
 };
 
 /// The programs, built by `cargo xtask build`; empty if the binary was built without them.
@@ -49,7 +49,7 @@ impl Dataplane {
         let expected = shape::expected(&parsed, capacity)?;
         check_layout(&pins, &expected)?;
         let missing = check_shapes(&pins, &expected)?;
-        match Self::create(object, parsed, &pins, &expected) {
+        match Self::create(object, parsed, &pins, &expected, capacity) {
             Ok((ebpf, object, tables, adopted)) => {
                 if adopted && !missing.is_empty() {
                     tracing::warn!("tables {missing:?} were not pinned any more; they begin empty");
@@ -71,15 +71,18 @@ impl Dataplane {
         parsed: aya_obj::Object,
         pins: &PinDir,
         expected: &BTreeMap<&'static str, MapShape>,
+        capacity: &Capacity,
     ) -> Result<(Ebpf, aya_obj::Object, Tables, bool), KernelError> {
+        let cpus = cpus()?;
         let mut loader = EbpfLoader::new();
+        chunked::provide(&mut loader, capacity, &cpus, |name| pins.table(name))?;
         for (&name, shape) in expected {
             loader.map_max_entries(name, shape.entries());
             loader.map_pin_path(name, pins.table(name));
         }
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
-        let tables = Tables::take(&mut ebpf)?;
+        let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
         for name in [UPLINK, UPLINK_TC, PORT] {
             programs::load(&mut ebpf, name)?;
         }

@@ -116,7 +116,7 @@ fn readable_tables(pins: &PinDir) -> Result<Tables, String> {
 
 /// Deletes the static entries for ports' MACs that vipd made on Linux bridges; in words, what failed.
 fn forget_on_bridges(tables: &Tables) -> Result<(), String> {
-    let ports = (1..tables.ports.len()).filter_map(|index| tables.ports.get(index).ok());
+    let ports = tables.ports.present().filter_map(|index| tables.ports.get(index).ok());
     let bridged: Vec<PortEntry> =
         ports.filter(|port| port.ifindex != 0 && port.flags.has(PortFlags::BRIDGED)).collect();
     if bridged.is_empty() {
@@ -149,8 +149,8 @@ struct Owned {
 /// Tells each port on this host, by unicast ARP, the real MACs of the owners of its subnet's VIPs.
 fn tell(tables: &Tables) -> Told {
     let mut told = Told::default();
-    let owned: Vec<_> = (0..tables.members.len()).filter_map(|slot| owned(tables, slot)).collect();
-    for index in 1..tables.ports.len() {
+    let owned: Vec<_> = tables.vips.present().filter_map(|slot| owned(tables, slot)).collect();
+    for index in tables.ports.present() {
         let port = match tables.ports.get(index) {
             Ok(port) if port.vni != 0 && port.ifindex != 0 => port,
             Ok(_) => continue,
@@ -184,7 +184,7 @@ fn tell(tables: &Tables) -> Told {
 
 fn owned(tables: &Tables, slot: u32) -> Option<Owned> {
     let members = tables.members.get(slot).ok()?;
-    let word: OwnerWord = tables.owners.load(slot).ok()?.word;
+    let word: OwnerWord = tables.vips.load(slot).ok()?.word;
     if members.vni == 0 || word.port() == 0 {
         return None;
     }

@@ -299,8 +299,22 @@ pub enum KernelError {
         capacity: u32,
     },
 
-    /// The owners' words could not be mapped.
-    #[error("cannot map table {table} into memory")]
+    /// The number of CPUs is not known, and so not how many counters a record has.
+    #[error("cannot tell how many CPUs this machine can have (/sys/devices/system/cpu/possible)")]
+    Cpus {
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// An address of a VPC that has no root page: [`AddressIndex::root`](super::tables::AddressIndex::root) makes it.
+    #[error("the index has no root for the addresses of VNI {vni}")]
+    NoRoot {
+        /// The VNI.
+        vni: u32,
+    },
+
+    /// A table's memory could not be made or mapped.
+    #[error("cannot make or map the memory of table {table}")]
     Map {
         /// The table.
         table: &'static str,

@@ -12,6 +12,7 @@
 //! - Functions are synchronous: each is a few system calls that do not wait. [`detach`] alone waits, for vipd to end.
 
 mod attach;
+mod chunked;
 mod clsact;
 mod dataplane;
 mod detach;

@@ -9,7 +9,12 @@ use aya::{
 use aya_obj::Object;
 use serde::Serialize;
 
-use super::{KernelError, verifier};
+use super::{
+    Capacity, KernelError,
+    chunked::{self, TemporaryPins},
+    tables::cpus,
+    verifier,
+};
 
 /// XDP on the uplink.
 pub(super) const UPLINK: &str = "uplink";
@@ -140,8 +145,12 @@ fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramRep
 /// that the kernel may refuse to some (`redirect_err`, `devmap_xmit`) is left out if it does.
 pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError> {
     let parsed = parse(object)?;
-    let mut ebpf =
-        EbpfLoader::new().load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
+    let cpus = cpus()?;
+    let mut loader = EbpfLoader::new();
+    let pins = TemporaryPins::new()?;
+    let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
+    chunked::provide(&mut loader, &least, &cpus, |name| pins.table(name))?;
+    let mut ebpf = loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
     for name in [UPLINK, UPLINK_TC, PORT] {
         load(&mut ebpf, name)?;
     }

@@ -13,11 +13,12 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     Capacity, KernelError, OBJECT, Tables,
+    chunked::{self, TemporaryPins},
     dataplane::take_events,
     events::next_event,
     programs::{self, PORT, UPLINK, UPLINK_TC},
     shape,
-    tables::PerCpuTable,
+    tables::{PerCpuTable, cpus},
 };
 
 /// Global of the object that makes its programs show their verdicts.
@@ -75,14 +76,17 @@ impl Runner {
 
     /// Loads the programs of an object.
     pub fn load_object(object: &[u8], capacity: &Capacity) -> Result<Self, KernelError> {
+        let cpus = cpus()?;
         let mut loader = EbpfLoader::new();
         for (name, shape) in shape::expected(&programs::parse(object)?, capacity)? {
             loader.map_max_entries(name, shape.entries());
         }
+        let pins = TemporaryPins::new()?;
+        chunked::provide(&mut loader, capacity, &cpus, |name| pins.table(name))?;
         loader.override_global(OBSERVED, &1_u32, true);
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
-        let tables = Tables::take(&mut ebpf)?;
+        let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
         for name in [UPLINK, UPLINK_TC, PORT] {
             programs::load(&mut ebpf, name)?;
         }

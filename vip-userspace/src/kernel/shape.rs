@@ -6,18 +6,24 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use aya::maps::{MapInfo, MapType};
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
-use vip_common::tables::{MOVES_PER_VIP, names};
+use vip_common::tables::{
+    MOVES_PER_VIP, names,
+    record::{PortPlace, VipPlace},
+};
 
-use super::KernelError;
+use super::{
+    KernelError,
+    tables::{Sizes, cpus},
+};
 
 /// Every table of the object that is pinned.
-pub(super) const TABLES: [&str; 21] = [
+pub(super) const TABLES: [&str; 19] = [
     names::CONFIG,
-    names::EIPS,
-    names::ADDRS,
+    names::NODES,
+    names::SCATTERED,
     names::MACS,
     names::GRANTS,
-    names::OWNERS,
+    names::VIPS,
     names::MOVES,
     names::MEMBERS,
     names::PORTS,
@@ -28,8 +34,6 @@ pub(super) const TABLES: [&str; 21] = [
     names::NEXTHOPS,
     names::NETWORKS,
     names::DROPS,
-    names::EIP_TRAFFIC,
-    names::VIP_TRAFFIC,
     names::METERS,
     names::EVENTS,
     names::XMIT_ERRORS,
@@ -51,6 +55,10 @@ const ROUTES: u32 = 1 << 16;
 const GRANTS_EACH: u32 = 10;
 const MOST_GRANTS: u32 = 1 << 22;
 
+/// Pages of the index on the smallest host, and addresses that there is another page for.
+const LEAST_PAGES: u32 = 64;
+const ADDRESSES_PER_PAGE: u32 = 64;
+
 /// Prefixes per subnet that SUBNETS has room for: its own VPC's and those of peers.
 const PREFIXES_PER_SUBNET: u32 = 8;
 
@@ -68,6 +76,11 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// What of it the maps do not tell.
+    pub(super) fn sizes(&self) -> Result<Sizes, KernelError> {
+        Ok(Sizes { ports: self.ports + 1, vips: self.vips.max(1), vpcs: self.subnets, cpus: cpus()? })
+    }
+
     /// Entries of the tables whose size depends on it; the object fixes those of the others.
     pub(super) fn entries(&self) -> Result<BTreeMap<&'static str, u32>, KernelError> {
         let Self { ports, vips, eips, subnets } = *self;
@@ -82,21 +95,20 @@ impl Capacity {
             }
         }
         let sizes = [
-            (names::EIPS, eips),
-            (names::ADDRS, ports + vips + subnets),
+            // Pages for addresses that share theirs with a quarter of their neighbours; without pages, all are scattered.
+            (names::NODES, 1 + subnets + LEAST_PAGES + (eips + ports + vips) / ADDRESSES_PER_PAGE),
+            (names::SCATTERED, eips + ports + vips + subnets),
             (names::MACS, ports),
             (names::GRANTS, ports.max(vips).saturating_mul(GRANTS_EACH).min(MOST_GRANTS)),
-            (names::OWNERS, vips),
+            (names::VIPS, VipPlace::chunks(vips)),
             (names::MOVES, vips * MOVES_PER_VIP),
             (names::MEMBERS, vips),
-            (names::PORTS, ports + 1),
+            (names::PORTS, PortPlace::chunks(ports + 1)),
             (names::PORT_DEVS, ports + 1),
             (names::IFPORTS, ports),
             (names::SUBNETS, subnets * PREFIXES_PER_SUBNET),
             (names::ROUTES, ROUTES),
             (names::NEXTHOPS, ROUTES),
-            (names::EIP_TRAFFIC, eips),
-            (names::VIP_TRAFFIC, vips),
         ];
         // The kernel makes no table without entries.
         Ok(sizes.into_iter().map(|(name, entries)| (name, entries.max(1))).collect())
@@ -120,8 +132,10 @@ impl MapShape {
     }
 
     /// The shape that the loader will give a table of the object.
-    fn of_object(map: &aya_obj::Map, entries: Option<u32>) -> Self {
-        let kind = map.map_type();
+    fn of_object(name: &str, map: &aya_obj::Map, entries: Option<u32>) -> Self {
+        // The object declares an array, because aya makes no arrays of maps.
+        let is_chunked = name == names::PORTS || name == names::VIPS;
+        let kind = if is_chunked { bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32 } else { map.map_type() };
         let is_device_map = kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
         // Device maps have room for a program beside each interface since Linux 5.8, and aya uses it where it can.
         let value_size = match (is_device_map, aya::features().devmap_prog_id()) {
@@ -185,7 +199,7 @@ pub(super) fn expected(
         .into_iter()
         .map(|name| {
             let map = object.maps.get(name).ok_or(KernelError::ObjectLacks { kind: "table", name })?;
-            Ok((name, MapShape::of_object(map, entries.get(name).copied())))
+            Ok((name, MapShape::of_object(name, map, entries.get(name).copied())))
         })
         .collect()
 }
@@ -200,7 +214,7 @@ mod tests {
     fn sizes_follow_the_capacity() {
         let entries = CAPACITY.entries().expect("a small capacity");
         for (table, expected) in
-            [("PORTS", 9), ("PORT_DEVS", 9), ("MOVES", 32), ("ADDRS", 14), ("GRANTS", 80)]
+            [("PORTS", 1), ("PORT_DEVS", 9), ("MOVES", 32), ("SCATTERED", 17), ("NODES", 67), ("GRANTS", 80)]
         {
             assert_eq!(entries.get(table), Some(&expected), "{table}");
         }

@@ -1,16 +1,20 @@
-//! What aya does not do: tell which interface a pinned link holds on to, detach it at once, and give the verifier's statistics.
+//! What aya does not do: tell which interface a pinned link holds on to, detach it at once; make and read arrays of maps,
+//! write many entries at once; give the verifier's statistics.
 
 use std::{
     ffi::{CStr, CString},
     io, mem,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_prog_type};
+use aya_obj::generated::{
+    BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_type,
+};
+use zerocopy::{Immutable, IntoBytes};
 
 /// `BPF_LOG_STATS` of linux/bpf_verifier.h (Linux 5.2): the summary alone.
 const LOG_STATISTICS: u32 = 4;
@@ -100,6 +104,141 @@ fn link_info(link: &OwnedFd) -> io::Result<bpf_link_info> {
     attr.info.info = (&raw mut info).expose_provenance() as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
+}
+
+/// Makes an array of `entries` values of `value_size` bytes that processes can map (BPF_F_MMAPABLE, Linux 5.5).
+pub(super) fn create_mappable_array(name: &str, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    create_map(name, bpf_map_type::BPF_MAP_TYPE_ARRAY, value_size, entries, BPF_F_MMAPABLE, None)
+}
+
+/// Makes an array of maps for maps like `inner`.
+pub(super) fn create_array_of_maps(name: &str, inner: BorrowedFd<'_>, entries: u32) -> io::Result<OwnedFd> {
+    create_map(name, bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, entries, 0, Some(inner))
+}
+
+/// BPF_MAP_CREATE of a map with four-byte keys.
+fn create_map(
+    name: &str,
+    kind: bpf_map_type,
+    value_size: u32,
+    entries: u32,
+    flags: u32,
+    inner: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    // SAFETY: all members of the union are made of integers, and it was zeroed.
+    let create = unsafe { &mut attr.__bindgen_anon_1 };
+    create.map_type = kind as u32;
+    create.key_size = 4;
+    create.value_size = value_size;
+    create.max_entries = entries;
+    create.map_flags = flags;
+    if let Some(inner) = inner {
+        create.inner_map_fd = number(&inner)?;
+    }
+    // The kernel keeps 15 bytes and a zero.
+    for (place, byte) in create.map_name.iter_mut().take(15).zip(name.bytes()) {
+        *place = byte.cast_signed();
+    }
+    let fd = bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: on success BPF_MAP_CREATE returns a descriptor that is new and belongs to the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// BPF_OBJ_PIN of a map.
+pub(super) fn pin(map: &impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_4.bpf_fd = number(map)?;
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// The map at an index of an array of maps; `None` if there is none.
+pub(super) fn inner_map(outer: &impl AsFd, index: u32) -> io::Result<Option<OwnedFd>> {
+    let mut id = 0_u32;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = number(outer)?;
+    attr.__bindgen_anon_2.key = (&raw const index).expose_provenance() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = (&raw mut id).expose_provenance() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.map_id = id;
+    let fd = bpf(bpf_cmd::BPF_MAP_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: on success BPF_MAP_GET_FD_BY_ID returns a descriptor that is new and belongs to the caller.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Puts maps into an array of maps. The kernel waits until no program can see what was there before: one wait for all of them
+/// (BPF_MAP_UPDATE_BATCH of arrays of maps, Linux 5.17; before, one each).
+pub(super) fn set_inner_maps(outer: &impl AsFd, first: u32, inner: &[OwnedFd]) -> io::Result<()> {
+    let indexes: Vec<u32> = (first..).take(inner.len()).collect();
+    let descriptors = inner.iter().map(number).collect::<io::Result<Vec<u32>>>()?;
+    match update_batch(outer, &indexes, &descriptors) {
+        Ok(()) => Ok(()),
+        Err(error) if is_unsupported(&error) => indexes
+            .iter()
+            .zip(&descriptors)
+            .try_for_each(|(index, descriptor)| update(outer, index, descriptor)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel has no batch operations for this kind of map.
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
+    // ENOTSUPP, which has no name outside the kernel, before maps without the operation got another errno.
+    const ENOTSUPP: i32 = 524;
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | ENOTSUPP))
+}
+
+/// BPF_MAP_UPDATE_ELEM.
+fn update<K: Plain, V: Plain>(map: &impl AsFd, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = number(map)?;
+    attr.__bindgen_anon_2.key = key.as_bytes().as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_bytes().as_ptr().expose_provenance() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// BPF_MAP_UPDATE_BATCH (Linux 5.6): all keys with their values, in their order. After an error some may have been written.
+///
+/// Keys and values are those of the map by size, which the caller warrants as with every map: the kernel reads as much as the
+/// map's own sizes say.
+pub(super) fn update_batch<K: Plain, V: Plain>(map: &impl AsFd, keys: &[K], values: &[V]) -> io::Result<()> {
+    let count = u32::try_from(keys.len().min(values.len())).map_err(io::Error::other)?;
+    if count == 0 {
+        return Ok(());
+    }
+    let mut attr = zeroed_attr();
+    attr.batch.keys = keys.as_bytes().as_ptr().expose_provenance() as u64;
+    attr.batch.values = values.as_bytes().as_ptr().expose_provenance() as u64;
+    attr.batch.count = count;
+    attr.batch.map_fd = number(map)?;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// What keys and values are made of: bytes without padding.
+pub(super) trait Plain: IntoBytes + Immutable {}
+
+impl<T: IntoBytes + Immutable> Plain for T {}
+
+/// Waits until every program that runs at this moment has ended (membarrier(2), which is synchronize_rcu in the kernel). Some
+/// kernels refuse (`nohz_full`): then the error says so.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    /// `MEMBARRIER_CMD_GLOBAL` of linux/membarrier.h.
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A descriptor as bpf(2) takes it.
+fn number(fd: &impl AsFd) -> io::Result<u32> {
+    u32::try_from(fd.as_fd().as_raw_fd()).map_err(io::Error::other)
 }
 
 fn zeroed_attr() -> bpf_attr {

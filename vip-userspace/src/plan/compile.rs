@@ -8,14 +8,14 @@ use std::{
 
 use vip_common::{
     tables::{
-        AddressEntry, AddressKind, EipEntry, EipNetwork, Grant, MAX_MEMBERS, Members, PortEntry, PortFlags,
-        Rights, SubnetEntry, Target, VridSet,
+        AddressKind, EipNetwork, Grant, MAX_MEMBERS, Members, PortEntry, PortFlags, Rights, SourceEip,
+        SubnetEntry, Target, VridSet,
     },
     wire::{Ipv4, Mac},
 };
 
 use super::{
-    contents::{Contents, Place, Prefix},
+    contents::{AddressEntry, Contents, Place, Prefix},
     indexes::{Indexes, NoIndex, Pool},
 };
 use crate::state::{self, EipTarget, Id, Kind, Router, State};
@@ -60,6 +60,8 @@ pub enum Reason {
     },
     /// More ports than [`MAX_MEMBERS`] may own the VIP; the surplus got no right.
     Members,
+    /// The port's VIPs allow more than [`VridSet::CAPACITY`] VRIDs; it may not use the surplus.
+    Vrids,
 }
 
 /// An object of the state that is not, or not wholly, in the tables.
@@ -88,6 +90,11 @@ impl fmt::Display for Refused {
             Reason::Resting => f.write_str("follows in a second, when a freed entry has rested"),
             Reason::Without { kind, id } => write!(f, "not applied, because {kind} {id} is not"),
             Reason::Member { id } => write!(f, "port {id} has no rights yet, because it is not applied"),
+            Reason::Vrids => write!(
+                f,
+                "its VIPs allow more than {} VRIDs, and it may use no more; remove VRIDs",
+                VridSet::CAPACITY
+            ),
             Reason::Members => {
                 write!(f, "only {MAX_MEMBERS} ports may own a VIP; the others got no right, remove them")
             }
@@ -104,8 +111,8 @@ pub struct Desired {
     pub ports: BTreeMap<Id, u32>,
     /// Slots by the VIP's id.
     pub vips: BTreeMap<Id, u32>,
-    /// Counter indexes by the EIP's id.
-    pub eips: BTreeMap<Id, u32>,
+    /// Where EIPs lead, by the EIP's id.
+    pub eips: BTreeMap<Id, Target>,
     /// What is not in them, and why.
     pub refused: Vec<Refused>,
 }
@@ -160,7 +167,7 @@ impl Compiler<'_> {
             Reason::Resting => true,
             Reason::Without { kind, id } => rests(*kind, id),
             Reason::Member { id } => rests(Kind::Port, id),
-            Reason::Full { .. } | Reason::Members => false,
+            Reason::Full { .. } | Reason::Members | Reason::Vrids => false,
         };
         if resting {
             self.resting.insert((kind, Id::clone(id)));
@@ -223,15 +230,15 @@ impl Compiler<'_> {
             let Some(vpc) = state.vpcs.get(&subnet.vpc) else { continue };
             let contents = &mut self.desired.contents;
             let kind = match subnet.router {
-                Router::Vip => AddressKind::Gateway,
-                Router::External => AddressKind::ExternalGateway,
+                Router::Vip => AddressKind::Gateway(index),
+                Router::External => AddressKind::ExternalGateway(index),
             };
-            contents.addresses.insert((vpc.vni, subnet.gateway.into()), AddressEntry::new(kind, index));
+            contents.addresses.insert((vpc.vni, subnet.gateway.into()), AddressEntry::new(kind));
             let peers = vpc.peers.iter().filter_map(|peer| state.vpcs.get(peer));
             for vni in peers.map(|peer| peer.vni).chain([vpc.vni]) {
                 let prefix =
                     Prefix { vni, network: subnet.cidr.network().into(), length: subnet.cidr.prefix() };
-                contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index });
+                contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index, root: 0 });
             }
         }
     }
@@ -271,7 +278,13 @@ impl Compiler<'_> {
             .vips
             .values()
             .filter(|vip| vip.bindings.get(&port.id).is_some_and(|rights| rights.own));
-        owned.flat_map(|vip| &vip.vrids).for_each(|&vrid| vrids.insert(vrid));
+        let mut surplus = false;
+        for &vrid in owned.flat_map(|vip| &vip.vrids) {
+            surplus |= !vrids.insert(vrid);
+        }
+        if surplus {
+            self.refuse(Kind::Port, &port.id, Reason::Vrids);
+        }
 
         let contents = &mut self.desired.contents;
         if let Some(interface) = interface {
@@ -281,9 +294,7 @@ impl Compiler<'_> {
             }
         }
         contents.macs.insert((vni, port.mac.octets()), index);
-        contents
-            .addresses
-            .insert((vni, port.address.into()), AddressEntry::new(AddressKind::Fixed(index), subnet_index));
+        contents.addresses.insert((vni, port.address.into()), AddressEntry::new(AddressKind::Fixed(index)));
         contents.ports.insert(
             index,
             PortEntry {
@@ -295,6 +306,9 @@ impl Compiler<'_> {
                 mask: subnet.cidr.mask().into(),
                 mac: Mac::new(port.mac.octets()),
                 flags,
+                eip: SourceEip::default(),
+                root: 0,
+                zero: 0,
                 vrids,
             },
         );
@@ -352,9 +366,7 @@ impl Compiler<'_> {
         }
         let contents = &mut self.desired.contents;
         contents.members.insert(slot, members);
-        contents
-            .addresses
-            .insert((vni, vip.address.into()), AddressEntry::new(AddressKind::Vip(slot), subnet));
+        contents.addresses.insert((vni, vip.address.into()), AddressEntry::new(AddressKind::Vip(slot)));
     }
 
     fn eips(&mut self, indexes: &Indexes) {
@@ -370,18 +382,20 @@ impl Compiler<'_> {
                 self.refuse(Kind::Eip, &eip.id, Reason::Without { kind, id: Id::clone(id) });
             }
         }
-        let wanted = served.iter().map(|(eip, ..)| (Id::clone(&eip.id), Ipv4::from(eip.address))).collect();
-        let assigned = self.assign(Kind::Eip, &indexes.eips, wanted);
-        for (eip, target, (vni, inner)) in served {
-            let Some(&index) = assigned.get(&eip.id) else { continue };
+        let wanted: Vec<Ipv4> = served.iter().map(|(eip, ..)| eip.address.into()).collect();
+        for ((eip, target, place), admitted) in served.into_iter().zip(indexes.eips.admit(&wanted)) {
+            if let Err(NoIndex::Full { capacity }) = admitted {
+                self.refuse(Kind::Eip, &eip.id, Reason::Full { table: "EIPs", capacity });
+                continue;
+            }
             let network = self.network_of(eip.address);
             let contents = &mut self.desired.contents;
-            contents.eips.insert(eip.address.into(), EipEntry { vni, inner, target, index });
-            if let Some(entry) = contents.addresses.get_mut(&(vni, inner)) {
-                *entry = entry.with_eip(eip.address.into(), index, network);
+            contents.eips.insert(eip.address.into(), target);
+            if let Some(entry) = contents.addresses.get_mut(&place) {
+                *entry = entry.with_eip(eip.address.into(), network);
             }
+            self.desired.eips.insert(Id::clone(&eip.id), target);
         }
-        self.desired.eips = assigned;
     }
 
     /// Where an EIP leads, if that is in the tables.

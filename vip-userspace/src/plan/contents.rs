@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use vip_common::{
-    tables::{AddressEntry, EipEntry, EipNetwork, Grant, GrantKey, Members, PortEntry, SubnetEntry},
+    tables::{AddressKind, EipNetwork, Grant, GrantKey, Members, PortEntry, SourceEip, SubnetEntry, Target},
     wire::{Ipv4, Mac},
 };
 
 use super::Step;
 
-/// An address of a VPC: VNI and address. Key of ADDRS.
+/// An address of a VPC: VNI and address.
 pub type Place = (u32, Ipv4);
 
 /// A MAC of a VPC: VNI and the six bytes in wire order. Key of MACS.
@@ -26,28 +26,52 @@ pub struct Prefix {
     pub length: u8,
 }
 
+/// What an address of a VPC is, and the EIP that it leaves as.
+///
+/// The tables have the first in the index and the second in the record of the port or VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressEntry {
+    /// What it is.
+    pub kind: AddressKind,
+    /// The EIP; gateways have none.
+    pub eip: SourceEip,
+}
+
+impl AddressEntry {
+    /// An address without EIP.
+    pub fn new(kind: AddressKind) -> Self {
+        Self { kind, eip: SourceEip::default() }
+    }
+
+    /// The same address, which leaves as `eip` through the EIP network with index `network`.
+    #[must_use]
+    pub fn with_eip(self, eip: Ipv4, network: u16) -> Self {
+        Self { eip: SourceEip::new(eip, network), ..self }
+    }
+}
+
 /// The entries of the tables that the agent writes because of the state. Empty entries of arrays are left out.
 ///
 /// Routes and neighbours follow the kernel, and words of owners the guests; neither is here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// EIPS.
-    pub eips: BTreeMap<Ipv4, EipEntry>,
-    /// ADDRS.
+    /// The index, of EIPs: a VIP or a port.
+    pub eips: BTreeMap<Ipv4, Target>,
+    /// The index, of VPCs' addresses; and their EIPs.
     pub addresses: BTreeMap<Place, AddressEntry>,
     /// MACS: port index.
     pub macs: BTreeMap<MacPlace, u32>,
     /// GRANTS, by (port index, slot).
     pub grants: BTreeMap<(u32, u32), Grant>,
-    /// MEMBERS, by slot.
+    /// MEMBERS and VIPS, by slot.
     pub members: BTreeMap<u32, Members>,
-    /// PORTS, by index.
+    /// PORTS, by index; without EIP and root page.
     pub ports: BTreeMap<u32, PortEntry>,
     /// PORT_DEVS: ifindex by port index.
     pub port_devs: BTreeMap<u32, u32>,
     /// IFPORTS: port index by ifindex.
     pub interfaces: BTreeMap<u32, u32>,
-    /// SUBNETS.
+    /// SUBNETS, without root pages.
     pub subnets: BTreeMap<Prefix, SubnetEntry>,
     /// NETWORKS, by index, from 1 on.
     pub networks: BTreeMap<u32, EipNetwork>,

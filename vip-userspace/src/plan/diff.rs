@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use vip_common::{
     tables::{
-        AddressEntry, AddressKind, EipEntry, EipNetwork, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags,
+        AddressKind, EipNetwork, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags, SourceEip, Target,
     },
     wire::Ipv4,
 };
 
 use super::{
     Step,
-    contents::{Contents, Place},
+    contents::{AddressEntry, Contents, Place},
 };
 
 /// The steps from `now` to `then`, in an order that keeps the promises of the [module](super).
@@ -70,7 +70,7 @@ impl Plan<'_> {
                 .map(|k| Step::RemoveInterface(*k)),
         );
         steps.extend(
-            removed(&now.eips, &then.eips, |_, old, new| eip_stays(then, old, new))
+            removed(&now.eips, &then.eips, |_, old, new| old == new && eip_stays(now, then, *old))
                 .map(|k| Step::RemoveEip(*k)),
         );
         steps.extend(
@@ -94,13 +94,13 @@ impl Plan<'_> {
             .then
             .addresses
             .iter()
-            .filter(|(_, entry)| !entry.eip.is_unspecified())
-            .map(|(place, entry)| (entry.eip, *place))
+            .filter(|(_, entry)| entry.eip.is_some())
+            .map(|(place, entry)| (entry.eip.address, *place))
             .collect();
         for (place, old) in &self.now.addresses {
-            let passes_on = owner.get(&old.eip).is_some_and(|heir| heir != place);
+            let passes_on = owner.get(&old.eip.address).is_some_and(|heir| heir != place);
             if passes_on && self.then.addresses.contains_key(place) && address_stays(self.then, *place, old) {
-                self.steps.push(Step::SetAddress(*place, old.with_eip(Ipv4::UNSPECIFIED, 0, 0)));
+                self.steps.push(Step::SetAddress(*place, AddressEntry { eip: SourceEip::default(), ..*old }));
             }
         }
     }
@@ -216,8 +216,8 @@ impl Plan<'_> {
                 Some(_) => {}
             }
         }
-        let fresh = then.eips.iter().filter(|(eip, _)| !self.now.eips.contains_key(eip));
-        steps.extend(fresh.map(|(_, entry)| Step::FreshEip(entry.index)));
+        let fresh = then.eips.iter().filter(|(eip, target)| self.now.eips.get(eip) != Some(target));
+        steps.extend(fresh.map(|(_, target)| Step::FreshEip(*target)));
     }
 
     fn add_rights(&mut self) {
@@ -245,24 +245,25 @@ impl Plan<'_> {
     }
 }
 
-/// Whether the old value may stand until the new one replaces it: what it leads to stays as it is.
-fn eip_stays(then: &Contents, old: &EipEntry, new: &EipEntry) -> bool {
-    let place = (old.vni, old.inner);
-    let target_stays = match (old.target.as_vip(), old.target.as_port()) {
-        (Some(slot), _) => then.vip_is_at(slot, place),
-        (None, Some(port)) => then.port_is_at(port, place),
-        (None, None) => false,
-    };
-    old.vni == new.vni && target_stays
+/// Whether an EIP's target stays what it is.
+fn eip_stays(now: &Contents, then: &Contents, target: Target) -> bool {
+    match target.kind() {
+        Some(AddressKind::Vip(slot)) => {
+            now.members.get(&slot).is_some_and(|vip| then.vip_is_at(slot, (vip.vni, vip.address)))
+        }
+        Some(AddressKind::Fixed(index)) => {
+            now.ports.get(&index).is_some_and(|port| then.port_is_at(index, (port.vni, port.address)))
+        }
+        _ => false,
+    }
 }
 
-/// Likewise of an address.
+/// Whether the old value may stand until the new one replaces it: what it leads to stays as it is.
 fn address_stays(then: &Contents, place: Place, old: &AddressEntry) -> bool {
-    match old.kind() {
-        Some(AddressKind::Fixed(port)) => then.port_is_at(port, place),
-        Some(AddressKind::Vip(slot)) => then.vip_is_at(slot, place),
-        Some(AddressKind::Gateway | AddressKind::ExternalGateway) => true,
-        None => false,
+    match old.kind {
+        AddressKind::Fixed(port) => then.port_is_at(port, place),
+        AddressKind::Vip(slot) => then.vip_is_at(slot, place),
+        AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => true,
     }
 }
 

@@ -81,12 +81,37 @@ impl<K: Ord + Copy> Pool<K> {
     }
 }
 
+/// Which EIPs there is room for: they have no index of their own, but there may not be more than the capacity.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    capacity: u32,
+    present: BTreeSet<Ipv4>,
+}
+
+impl Room {
+    /// Whether there is room for each of the EIPs: those that are there already stay.
+    pub(super) fn admit(&self, wanted: &[Ipv4]) -> Vec<Result<(), NoIndex>> {
+        let kept = wanted.iter().filter(|eip| self.present.contains(eip)).count();
+        let mut room = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_sub(kept);
+        wanted
+            .iter()
+            .map(|eip| {
+                if self.present.contains(eip) {
+                    return Ok(());
+                }
+                room = room.checked_sub(1).ok_or(NoIndex::Full { capacity: self.capacity })?;
+                Ok(())
+            })
+            .collect()
+    }
+}
+
 /// The indexes in use and those that rest.
 #[derive(Clone, Debug)]
 pub struct Indexes {
     pub(super) ports: Pool<MacPlace>,
     pub(super) slots: Pool<Place>,
-    pub(super) eips: Pool<Ipv4>,
+    pub(super) eips: Room,
     /// By the gateway's address.
     pub(super) subnets: Pool<Place>,
 }
@@ -99,8 +124,8 @@ impl Indexes {
         let all = resting.all;
         let mut indexes = Self {
             ports: Pool::new("PORTS", 1, capacity.ports, all),
-            slots: Pool::new("OWNERS", 0, capacity.vips, all),
-            eips: Pool::new("EIPS", 0, capacity.eips, all),
+            slots: Pool::new("VIPS", 0, capacity.vips, all),
+            eips: Room { capacity: capacity.eips, present: contents.eips.keys().copied().collect() },
             subnets: Pool::new("SUBNETS", 1, capacity.subnets, all),
         };
         for (&index, port) in &contents.ports {
@@ -110,22 +135,15 @@ impl Indexes {
             indexes.slots.note((members.vni, members.address), slot);
         }
         for (&place, entry) in &contents.addresses {
-            if let Some(AddressKind::Gateway | AddressKind::ExternalGateway) = entry.kind() {
-                indexes.subnets.note(place, entry.subnet);
-            } else {
-                indexes.subnets.used.insert(entry.subnet);
-            }
-            if !entry.eip.is_unspecified() {
-                indexes.eips.note(entry.eip, entry.eip_index);
+            if let AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) = entry.kind {
+                indexes.subnets.note(place, subnet);
             }
         }
-        for (&eip, entry) in &contents.eips {
-            indexes.eips.note(eip, entry.index);
-        }
+        indexes.subnets.used.extend(contents.ports.values().map(|port| port.subnet));
+        indexes.subnets.used.extend(contents.members.values().map(|members| members.subnet));
         indexes.subnets.used.extend(contents.subnets.values().map(|entry| entry.subnet));
         indexes.ports.resting = resting.kinds.ports.keys().copied().collect();
         indexes.slots.resting = resting.kinds.slots.keys().copied().collect();
-        indexes.eips.resting = resting.kinds.eips.keys().copied().collect();
         indexes.subnets.resting = resting.kinds.subnets.keys().copied().collect();
         indexes
     }
@@ -136,7 +154,6 @@ impl Indexes {
 struct Kinds {
     ports: BTreeMap<u32, Instant>,
     slots: BTreeMap<u32, Instant>,
-    eips: BTreeMap<u32, Instant>,
     subnets: BTreeMap<u32, Instant>,
 }
 
@@ -167,7 +184,6 @@ impl Resting {
         };
         self.kinds.ports.extend(freed(&before.ports.used, &after.ports.used));
         self.kinds.slots.extend(freed(&before.slots.used, &after.slots.used));
-        self.kinds.eips.extend(freed(&before.eips.used, &after.eips.used));
         self.kinds.subnets.extend(freed(&before.subnets.used, &after.subnets.used));
     }
 
@@ -177,21 +193,16 @@ impl Resting {
             self.all = false;
             self.all_until = None;
         }
-        let Kinds { ports, slots, eips, subnets } = &mut self.kinds;
-        for kind in [ports, slots, eips, subnets] {
+        let Kinds { ports, slots, subnets } = &mut self.kinds;
+        for kind in [ports, slots, subnets] {
             kind.retain(|_, until| *until > now);
         }
     }
 
     /// When the last rest ends; `None` if nothing rests.
     pub fn ends(&self) -> Option<Instant> {
-        let Kinds { ports, slots, eips, subnets } = &self.kinds;
-        [ports, slots, eips, subnets]
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .copied()
-            .chain(self.all_until)
-            .max()
+        let Kinds { ports, slots, subnets } = &self.kinds;
+        [ports, slots, subnets].into_iter().flat_map(BTreeMap::values).copied().chain(self.all_until).max()
     }
 }
 
@@ -218,6 +229,13 @@ mod tests {
         let pool = pool(2, &[(70, 1)]);
         let full = Err(NoIndex::Full { capacity: 2 });
         assert_eq!(pool.assign(&[10, 20, 70]), [Ok(2), full, Ok(1)]);
+    }
+
+    #[test]
+    fn eips_that_are_there_stay_when_there_is_no_room_for_others() {
+        let [old, new] = [[203, 0, 113, 1], [203, 0, 113, 0]].map(Ipv4::new);
+        let room = Room { capacity: 1, present: BTreeSet::from([old]) };
+        assert_eq!(room.admit(&[new, old]), [Err(NoIndex::Full { capacity: 1 }), Ok(())]);
     }
 
     #[test]
@@ -252,7 +270,7 @@ mod tests {
         let mut resting = Resting::everything(start);
         let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
         let give = |resting: &Resting| {
-            Indexes::of(&Contents::default(), &capacity, resting).eips.assign(&[Ipv4::UNSPECIFIED])
+            Indexes::of(&Contents::default(), &capacity, resting).slots.assign(&[(2, Ipv4::UNSPECIFIED)])
         };
         assert_eq!(give(&resting), [Err(NoIndex::Resting)]);
         resting.expire(start + REST);

@@ -7,7 +7,7 @@
 //!
 //! Packets are looked up between any two steps. Whatever the two states are, at none of these moments does
 //!
-//! - a look-up (EIPS, ADDRS, MACS, IFPORTS) lead to a slot or port that is empty or belongs to another address or MAC;
+//! - a look-up (the index, MACS, IFPORTS) lead to a slot or port that is empty or belongs to another address or MAC;
 //! - a grant or a list of members name an empty port;
 //! - one interface or one EIP belong to two;
 //! - a port own a VIP without the right to.
@@ -24,7 +24,7 @@ mod step;
 
 pub use self::{
     compile::{Desired, Interface, Interfaces, Reason, Refused, compile},
-    contents::{Contents, MacPlace, Place, Prefix},
+    contents::{AddressEntry, Contents, MacPlace, Place, Prefix},
     diff::diff,
     indexes::{Indexes, REST, Resting},
     rights::unjustified,

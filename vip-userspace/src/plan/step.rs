@@ -1,18 +1,18 @@
 //! One change of the tables.
 
 use vip_common::{
-    tables::{AddressEntry, EipEntry, EipNetwork, Grant, GrantKey, Members, PortEntry, SubnetEntry},
+    tables::{EipNetwork, Grant, GrantKey, Members, PortEntry, SubnetEntry, Target},
     wire::Ipv4,
 };
 
-use super::contents::{MacPlace, Place, Prefix};
+use super::contents::{AddressEntry, MacPlace, Place, Prefix};
 
 /// One change of one table, or of an owner's word. Carrying it out twice is the same as once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// EIPS loses an EIP.
+    /// The index loses an EIP.
     RemoveEip(Ipv4),
-    /// ADDRS loses an address.
+    /// The index loses an address, and its record the EIP.
     RemoveAddress(Place),
     /// MACS loses a MAC.
     RemoveMac(MacPlace),
@@ -36,7 +36,7 @@ pub enum Step {
         /// Index of the port.
         port: u32,
     },
-    /// MEMBERS: the slot is empty.
+    /// MEMBERS and VIPS: the slot is empty.
     ClearMembers(u32),
     /// PORTS: the index is empty.
     ClearPort(u32),
@@ -46,24 +46,24 @@ pub enum Step {
     SetNetwork(u32, EipNetwork),
     /// A slot begins another life: nobody owns it, its counters and remembered moves are those of nobody.
     FreshSlot(u32),
-    /// An EIP's index begins another life: its counters are 0.
-    FreshEip(u32),
+    /// An EIP of this VIP or port begins its life: its counters are 0.
+    FreshEip(Target),
     /// PORT_DEVS: port index, ifindex.
     SetPortDev(u32, u32),
     /// PORTS: index and value.
     SetPort(u32, PortEntry),
-    /// MEMBERS: slot and value.
+    /// MEMBERS and VIPS: slot and value.
     SetMembers(u32, Members),
     /// GRANTS: key and value.
     SetGrant(GrantKey, Grant),
-    /// ADDRS: key and value.
+    /// The index, and the EIP in the record: key and value.
     SetAddress(Place, AddressEntry),
     /// MACS: key and port index.
     SetMac(MacPlace, u32),
     /// SUBNETS: key and value.
     SetSubnet(Prefix, SubnetEntry),
-    /// EIPS: key and value.
-    SetEip(Ipv4, EipEntry),
+    /// The index: key and value.
+    SetEip(Ipv4, Target),
     /// IFPORTS: ifindex and port index.
     SetInterface(u32, u32),
 }

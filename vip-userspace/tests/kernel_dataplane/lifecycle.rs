@@ -21,7 +21,9 @@ use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 use vip_common::{
     DropReason,
-    tables::{Config, EipEntry, LAYOUT_VERSION, Members, OwnerWord, PortEntry, Target},
+    tables::{
+        Config, LAYOUT_VERSION, Members, OwnerWord, PortEntry, SourceEip, Target, VipEntry, VniAddress,
+    },
     wire::{Ipv4, Mac},
 };
 use vip_userspace::{
@@ -63,7 +65,7 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!(dataplane.attach_uplink(uplink, "eth0", XdpMode::Native).unwrap(), Attached::New);
     assert_eq!(dataplane.attach_uplink_tc(uplink, "eth0").unwrap(), Attached::New);
     assert_eq!(dataplane.attach_port(port, "tap0").unwrap(), Attached::New);
-    assert_eq!(table_ids(&lab).len(), 21);
+    assert_eq!(table_ids(&lab).len(), 19);
     assert_eq!(
         lab.links(),
         [format!("port_{port}"), format!("uplink_{uplink}"), format!("uplink_tc_{uplink}")]
@@ -85,7 +87,7 @@ fn a_restart_adopts_tables_and_replaces_programs_inside_their_links() {
     first.attach_uplink(uplink, "eth0", XdpMode::Native).unwrap();
     first.attach_uplink_tc(uplink, "eth0").unwrap();
     first.attach_port(port, "tap0").unwrap();
-    assert!(first.tables().owners.swap_word(2, OwnerWord::default(), word(5)).unwrap());
+    assert!(first.tables().vips.swap_word(2, OwnerWord::default(), word(5)).unwrap());
     first.tables().ifports.insert(port, 5).unwrap();
     let names = [format!("uplink_{uplink}"), format!("uplink_tc_{uplink}"), format!("port_{port}")];
     let links = names.clone().map(|name| link(&lab, &name));
@@ -95,7 +97,7 @@ fn a_restart_adopts_tables_and_replaces_programs_inside_their_links() {
 
     let mut second = lab.start();
     assert!(second.adopted());
-    assert_eq!(second.tables().owners.load(2).unwrap().word, word(5));
+    assert_eq!(second.tables().vips.load(2).unwrap().word, word(5));
     assert_eq!(second.tables().ifports.entries().unwrap(), [(port, 5)]);
     assert_eq!(second.attached_ports().unwrap(), [port]);
     assert_eq!(names.clone().map(|name| link(&lab, &name)), links, "loading replaces no program yet");
@@ -123,8 +125,10 @@ fn no_packet_passes_an_uplink_without_program_during_restarts() {
     let mut dataplane = lab.start();
     // An EIP of a VIP that nobody owns: each packet to it is dropped by the program, and counted.
     let (eip, inner) = ([203, 0, 113, 10], Ipv4::new([192, 168, 7, 246]));
-    let entry = EipEntry { vni: 4001, inner, target: Target::vip(0), index: 0 };
-    dataplane.tables().eips.insert(Ipv4::new(eip), entry).unwrap();
+    let tables = dataplane.tables();
+    tables.vips.set(0, VipEntry { vni: 4001, address: inner, ..VipEntry::default() }).unwrap();
+    tables.vips.set_eip(0, SourceEip::new(Ipv4::new(eip), 0)).unwrap();
+    tables.index.apply(&[(VniAddress::eip(Ipv4::new(eip)), Some(Target::vip(0)))]).unwrap();
     let config = dataplane.tables().config.get(0).unwrap();
     let host = Config { uplink, routed_by: uplink, uplink_mac: Mac::new(MAC), ..config };
     dataplane.tables().config.set(0, host).unwrap();
@@ -191,9 +195,9 @@ fn tables_of_another_capacity_are_refused_and_left_as_they_are() {
     let error = Dataplane::load(PinDir::open(lab.pins()).unwrap(), &other).expect_err("another capacity");
     let text = error.to_string();
     assert!(matches!(error, KernelError::Shape { .. }), "{text}");
-    // ADDRS is the first by name of those that have room for each VIP.
+    // MEMBERS is the first by name of those that have room for each VIP.
     assert!(
-        text.contains("ADDRS") && text.contains("of 14 entries") && text.contains("of 15 entries"),
+        text.contains("MEMBERS") && text.contains("of 4 entries") && text.contains("of 5 entries"),
         "{text}"
     );
     assert!(text.contains("vipctl detach"), "{text}");
@@ -220,7 +224,7 @@ fn tables_of_another_layout_are_refused_and_left_as_they_are() {
     assert_eq!(table_ids(&lab), tables);
     // Taking it away is what the error advises, so it must work with tables that cannot be read.
     let report = detach(lab.pins()).unwrap();
-    assert_eq!(report.tables, 21);
+    assert_eq!(report.tables, 19);
     assert!(report.told.failures.iter().any(|failure| failure.contains("layout")), "{report:?}");
 }
 
@@ -231,12 +235,12 @@ fn a_start_that_died_half_way_is_completed_by_the_next() {
     first.tables().config.set(0, Config::default()).unwrap();
     drop(first);
     // As if it had died after some tables, before CONFIG had its layout.
-    for table in ["OWNERS", "PORTS", "EVENTS"] {
+    for table in ["VIPS", "PORTS", "EVENTS"] {
         fs::remove_file(lab.pins().join(table)).unwrap();
     }
     let second = lab.start();
     assert!(!second.adopted());
-    assert_eq!(table_ids(&lab).len(), 21);
+    assert_eq!(table_ids(&lab).len(), 19);
     drop(second);
     assert!(lab.start().adopted());
 }
@@ -407,13 +411,13 @@ fn detaching_tells_guests_the_owners_mac_and_leaves_nothing() {
     let vip = Ipv4::new([192, 168, 7, 246]);
     let members = Members { vni: 4001, address: vip, subnet: 1, ..Members::default() };
     tables.members.set(0, members).unwrap();
-    assert!(tables.owners.swap_word(0, OwnerWord::default(), word(2)).unwrap());
+    assert!(tables.vips.swap_word(0, OwnerWord::default(), word(2)).unwrap());
     drop(dataplane);
 
     let guests = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
     guests.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let report = detach(lab.pins()).unwrap();
-    assert_eq!((report.ended, report.links, report.tables), (None, 4, 21));
+    assert_eq!((report.ended, report.links, report.tables), (None, 4, 19));
     assert_eq!((report.told.ports, report.told.replies, report.told.gateways), (1, 1, 2));
     assert_eq!(report.told.failures, Vec::<String>::new());
 

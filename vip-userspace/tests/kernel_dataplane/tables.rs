@@ -9,8 +9,8 @@ use nix::{
 use vip_common::{
     pipeline::Verdict,
     tables::{
-        AddressEntry, AddressKind, ClaimForm, Event, EventKind, Grant, GrantKey, MacKey, Members, MeterClass,
-        OwnerWord, Pending, PortEntry, Rights, RouteEntry, RouteKind, SubnetEntry, VniAddress,
+        ClaimForm, Event, EventKind, Grant, GrantKey, MacKey, Members, MeterClass, OwnerWord, Pending,
+        PortEntry, Rights, RouteEntry, RouteKind, SourceEip, SubnetEntry, Target, VipEntry, VniAddress,
     },
     wire::{Ipv4, Mac},
 };
@@ -41,16 +41,16 @@ fn fill(tables: &Tables, ifindex: u32) {
         mac: Mac::new(GUEST),
         ..PortEntry::default()
     };
-    tables.ports.set(1, port).unwrap();
+    let root = tables.index.root(VNI).unwrap();
+    tables.ports.set(1, PortEntry { root, ..port }).unwrap();
+    tables.vips.set(0, VipEntry { vni: VNI, address: VIP, subnet: 1, ..VipEntry::default() }).unwrap();
     let mut members = Members { vni: VNI, address: VIP, subnet: 1, ..Members::default() };
     members.ports[0] = 1;
     tables.members.set(0, members).unwrap();
     let grant = Grant { rights: Rights::OWN, ..Grant::default() };
     tables.grants.insert(GrantKey { port: 1, slot: 0 }, grant).unwrap();
-    let entries = [(address, AddressKind::Fixed(1)), (VIP, AddressKind::Vip(0))];
-    for (address, kind) in entries {
-        tables.addrs.insert(VniAddress { vni: VNI, address }, AddressEntry::new(kind, 1)).unwrap();
-    }
+    let of = |address| VniAddress { vni: VNI, address };
+    tables.index.apply(&[(of(address), Some(Target::port(1))), (of(VIP), Some(Target::vip(0)))]).unwrap();
     tables.macs.insert(MacKey::new(VNI, Mac::new(GUEST)), 1).unwrap();
     tables.ifports.insert(ifindex, 1).unwrap();
 }
@@ -64,18 +64,24 @@ fn entries_come_back_as_they_were_written() {
     let lab = Lab::new();
     let dataplane = lab.start();
     let tables = dataplane.tables();
-    let key = VniAddress { vni: VNI, address: VIP };
-    let entry = AddressEntry::new(AddressKind::Vip(3), 1).with_eip(Ipv4::new([203, 0, 113, 10]), 2, 1);
-    assert_eq!(tables.addrs.get(&key).unwrap(), None);
-    tables.addrs.insert(key, entry).unwrap();
-    assert_eq!(tables.addrs.get(&key).unwrap(), Some(entry));
-    assert_eq!(tables.addrs.entries().unwrap(), [(key, entry)]);
-    assert!(tables.addrs.remove(&key).unwrap());
-    assert!(!tables.addrs.remove(&key).unwrap());
+    let (key, macs) = (MacKey::new(VNI, Mac::new(GUEST)), &tables.macs);
+    assert_eq!(macs.get(&key).unwrap(), None);
+    macs.insert(key, 3).unwrap();
+    assert_eq!(macs.get(&key).unwrap(), Some(3));
+    assert_eq!(macs.entries().unwrap(), [(key, 3)]);
+    assert!(macs.remove(&key).unwrap());
+    assert!(!macs.remove(&key).unwrap());
+    macs.insert_all([(key, 4), (MacKey::new(VNI + 1, Mac::new(GUEST)), 5)]).unwrap();
+    assert_eq!((macs.get(&key).unwrap(), macs.entries().unwrap().len()), (Some(4), 2));
 
+    assert_eq!(tables.ports.get(8).unwrap(), PortEntry::default());
     let port = PortEntry { ifindex: 7, vni: VNI, ..PortEntry::default() };
     tables.ports.set(8, port).unwrap();
     assert_eq!(tables.ports.get(8).unwrap(), port);
+    let eip = SourceEip::new(Ipv4::new([203, 0, 113, 10]), 1);
+    tables.ports.set_eip(8, eip).unwrap();
+    tables.ports.set(8, PortEntry { ifindex: 8, ..port }).unwrap();
+    assert_eq!(tables.ports.get(8).unwrap(), PortEntry { ifindex: 8, eip, ..port }, "the EIP is kept");
     let error = tables.ports.get(9).expect_err("ports 0 to 8");
     assert!(matches!(error, KernelError::OutOfRange { table: "PORTS", index: 9, capacity: 9 }), "{error}");
 }
@@ -86,7 +92,7 @@ fn prefixes_are_found_listed_and_removed_by_their_own_length() {
     let dataplane = lab.start();
     let subnets = &dataplane.tables().subnets;
     let prefix = VniAddress { vni: VNI, address: Ipv4::new([192, 168, 4, 0]) };
-    let subnet = SubnetEntry { vni: VNI, subnet: 1 };
+    let subnet = SubnetEntry { vni: VNI, subnet: 1, root: 2 };
     subnets.insert(prefix, 22, subnet).unwrap();
     assert_eq!(subnets.covering(VniAddress { vni: VNI, address: VIP }).unwrap(), Some(subnet));
     assert_eq!(subnets.covering(VniAddress { vni: VNI + 1, address: VIP }).unwrap(), None);
@@ -122,7 +128,7 @@ fn a_full_table_refuses_the_new_entry_and_keeps_the_old_ones() {
     assert_eq!(ifports.entries().unwrap().len(), 8);
     ifports.insert(1, 2).expect("replacing needs no room");
 
-    let subnet = SubnetEntry { vni: VNI, subnet: 1 };
+    let subnet = SubnetEntry { vni: VNI, subnet: 1, root: 2 };
     let prefix = |vni| VniAddress { vni, address: VIP };
     for vni in 0..subnets.capacity() {
         subnets.insert(prefix(vni), 32, subnet).unwrap();
@@ -136,7 +142,7 @@ fn a_full_table_refuses_the_new_entry_and_keeps_the_old_ones() {
 fn owners_change_by_compare_and_swap_in_the_programs_memory() {
     let lab = Lab::new();
     let first = lab.start();
-    let owners = &first.tables().owners;
+    let owners = &first.tables().vips;
     let owned = OwnerWord::default().moved_to(5, 66, true);
     assert!(owners.swap_word(3, OwnerWord::default(), owned).unwrap());
     assert!(!owners.swap_word(3, OwnerWord::default(), owned).unwrap(), "the word is another one now");
@@ -146,10 +152,10 @@ fn owners_change_by_compare_and_swap_in_the_programs_memory() {
     assert_eq!((entry.word, entry.pending, entry.damped_until), (owned, pending, 0));
     assert_eq!(owners.load(2).unwrap().word, OwnerWord::default());
     let error = owners.load(4).expect_err("slots 0 to 3");
-    assert!(matches!(error, KernelError::OutOfRange { table: "OWNERS", index: 4, capacity: 4 }), "{error}");
+    assert!(matches!(error, KernelError::OutOfRange { table: "VIPS", index: 4, capacity: 4 }), "{error}");
     drop(first);
     // What was written through the mapping is what the kernel has: another mapping sees it.
-    assert_eq!(lab.start().tables().owners.load(3).unwrap(), entry);
+    assert_eq!(lab.start().tables().vips.load(3).unwrap(), entry);
 }
 
 #[test]
@@ -195,7 +201,7 @@ fn a_claim_on_the_wire_moves_the_vip_and_is_told() {
         let event = event.await.expect("the programs tell of the move");
         assert_eq!((event.slot, event.port, event.previous, event.epoch), (0, 1, 0, 1));
         assert_eq!(ClaimForm::from_number(event.form), Some(ClaimForm::Announcement));
-        assert_eq!(dataplane.tables().owners.load(0).unwrap().word, OwnerWord::new(1, true, 1, 0));
+        assert_eq!(dataplane.tables().vips.load(0).unwrap().word, OwnerWord::new(1, true, 1, 0));
         assert_eq!(dataplane.tables().meters.lost(MeterClass::Ownership).unwrap(), 0);
         assert_eq!(events.malformed(), 0);
     });
@@ -211,7 +217,7 @@ fn a_single_packet_runs_through_each_program() {
     let run = runner.run(RunnerProgram::Port, &claim(), loopback).unwrap();
     assert_eq!((run.code, run.verdict), (TC_ACT_SHOT, Verdict::Consumed), "only members see a claim");
     assert_eq!(run.packet, claim());
-    assert_eq!(runner.tables().owners.load(0).unwrap().word.port(), 1);
+    assert_eq!(runner.tables().vips.load(0).unwrap().word.port(), 1);
     let kinds: Vec<_> = runner.events().iter().map(Event::kind).collect();
     assert_eq!(kinds, [Some(EventKind::Moved)]);
     assert_eq!(runner.events(), []);

@@ -8,9 +8,13 @@
 mod array;
 mod devices;
 mod hash;
-mod owners;
+mod index;
+mod pages;
 mod per_cpu;
+mod ports;
+pub(in crate::kernel) mod records;
 mod trie;
+mod vips;
 
 use std::path::Path;
 
@@ -20,8 +24,8 @@ use aya::{
 };
 use vip_common::{
     tables::{
-        AddressEntry, Config, EipEntry, EipNetwork, Grant, GrantKey, MacKey, Members, Meter, Move, NextHop,
-        PortEntry, RouteEntry, SubnetEntry, Traffic, VniAddress, names,
+        Config, EipNetwork, Grant, GrantKey, MacKey, Members, Meter, Move, NextHop, PortEntry, RouteEntry,
+        SubnetEntry, VniAddress, names,
     },
     wire::Ipv4,
 };
@@ -31,9 +35,11 @@ pub use self::{
     array::ArrayTable,
     devices::DeviceTable,
     hash::HashTable,
-    owners::OwnerTable,
+    index::{AddressIndex, Change},
     per_cpu::{PerCpuTable, Total},
+    ports::PortTable,
     trie::{TrieKey, TrieTable},
+    vips::VipTable,
 };
 use super::KernelError;
 
@@ -56,22 +62,20 @@ unsafe impl<T: Entry> Pod for Raw<T> {}
 pub struct Tables {
     /// The host.
     pub config: ArrayTable<Config>,
-    /// EIP → where packets to it go.
-    pub eips: HashTable<Ipv4, EipEntry>,
-    /// Address of a VPC → what it is.
-    pub addrs: HashTable<VniAddress, AddressEntry>,
+    /// EIP, and address of a VPC → what it is.
+    pub index: AddressIndex,
     /// MAC of a VPC → port index.
     pub macs: HashTable<MacKey, u32>,
     /// Port and VIP slot → rights.
     pub grants: HashTable<GrantKey, Grant>,
-    /// VIP slot → owner.
-    pub owners: OwnerTable,
+    /// VIP slot → VIP, owner, traffic.
+    pub vips: VipTable,
     /// VIP slot × moves per VIP + epoch modulo it → move.
     pub moves: ArrayTable<Move>,
     /// VIP slot → ports that may own it.
     pub members: ArrayTable<Members>,
-    /// Port index → port.
-    pub ports: ArrayTable<PortEntry>,
+    /// Port index → port, traffic of its EIP.
+    pub ports: PortTable,
     /// Port index → interface that takes XDP frames.
     pub port_devs: DeviceTable,
     /// Interface → port index.
@@ -86,55 +90,84 @@ pub struct Tables {
     pub networks: ArrayTable<EipNetwork>,
     /// Drop reason → packets.
     pub drops: PerCpuTable<u64>,
-    /// EIP index → traffic.
-    pub eip_traffic: PerCpuTable<Traffic>,
-    /// VIP slot → traffic.
-    pub vip_traffic: PerCpuTable<Traffic>,
     /// Meter class → events lost.
     pub meters: PerCpuTable<Meter>,
     /// Index 0 → packets lost after the verdict.
     pub xmit_errors: PerCpuTable<u64>,
 }
 
+/// What of the sizes of the tables their maps do not tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Port indexes, the unused first one included.
+    pub(super) ports: u32,
+    /// VIP slots.
+    pub(super) vips: u32,
+    /// VPCs that must be able to have a root page.
+    pub(super) vpcs: u32,
+    /// CPUs that have counters.
+    pub(super) cpus: u32,
+}
+
 impl Tables {
     /// The tables of a loaded object, which gives them away.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        Self::build(|name| ebpf.take_map(name).ok_or(KernelError::ObjectLacks { kind: "table", name }))
+    pub(super) fn take(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Self, KernelError> {
+        Self::build(sizes, |name| ebpf.take_map(name).ok_or(KernelError::ObjectLacks { kind: "table", name }))
     }
 
     /// The tables pinned in a directory. Their shapes are compared with those of the types only as far as sizes go.
     pub(super) fn open(directory: &Path) -> Result<Self, KernelError> {
-        Self::build(|name| {
+        let sizes = Sizes { ports: u32::MAX, vips: u32::MAX, vpcs: 0, cpus: cpus()? };
+        Self::build(sizes, |name| {
             MapData::from_pin(directory.join(name))
                 .and_then(Map::from_map_data)
                 .map_err(failed("open the pinned", name))
         })
     }
 
-    fn build(mut map: impl FnMut(&'static str) -> Result<Map, KernelError>) -> Result<Self, KernelError> {
+    fn build(
+        sizes: Sizes,
+        mut map: impl FnMut(&'static str) -> Result<Map, KernelError>,
+    ) -> Result<Self, KernelError> {
+        let subnets: TrieTable<VniAddress, SubnetEntry> =
+            TrieTable::new(names::SUBNETS, map(names::SUBNETS)?)?;
+        let ports = PortTable::open(map(names::PORTS)?, sizes.ports, sizes.cpus)?;
+        let mut roots = Vec::new();
+        for (_, _, SubnetEntry { vni, root, .. }) in subnets.entries()? {
+            roots.push((vni, root));
+        }
+        for index in ports.present() {
+            let PortEntry { vni, root, .. } = ports.get(index)?;
+            if vni != 0 && roots.last() != Some(&(vni, root)) {
+                roots.push((vni, root));
+            }
+        }
         Ok(Self {
             config: ArrayTable::new(names::CONFIG, map(names::CONFIG)?)?,
-            eips: HashTable::new(names::EIPS, map(names::EIPS)?)?,
-            addrs: HashTable::new(names::ADDRS, map(names::ADDRS)?)?,
+            index: AddressIndex::open(map(names::NODES)?, map(names::SCATTERED)?, roots, sizes.vpcs)?,
             macs: HashTable::new(names::MACS, map(names::MACS)?)?,
             grants: HashTable::new(names::GRANTS, map(names::GRANTS)?)?,
-            owners: OwnerTable::new(names::OWNERS, map(names::OWNERS)?)?,
+            vips: VipTable::open(map(names::VIPS)?, sizes.vips, sizes.cpus)?,
             moves: ArrayTable::new(names::MOVES, map(names::MOVES)?)?,
             members: ArrayTable::new(names::MEMBERS, map(names::MEMBERS)?)?,
-            ports: ArrayTable::new(names::PORTS, map(names::PORTS)?)?,
+            ports,
             port_devs: DeviceTable::new(names::PORT_DEVS, map(names::PORT_DEVS)?)?,
             ifports: HashTable::new(names::IFPORTS, map(names::IFPORTS)?)?,
-            subnets: TrieTable::new(names::SUBNETS, map(names::SUBNETS)?)?,
+            subnets,
             routes: TrieTable::new(names::ROUTES, map(names::ROUTES)?)?,
             nexthops: HashTable::new(names::NEXTHOPS, map(names::NEXTHOPS)?)?,
             networks: ArrayTable::new(names::NETWORKS, map(names::NETWORKS)?)?,
             drops: PerCpuTable::new(names::DROPS, map(names::DROPS)?)?,
-            eip_traffic: PerCpuTable::new(names::EIP_TRAFFIC, map(names::EIP_TRAFFIC)?)?,
-            vip_traffic: PerCpuTable::new(names::VIP_TRAFFIC, map(names::VIP_TRAFFIC)?)?,
             meters: PerCpuTable::new(names::METERS, map(names::METERS)?)?,
             xmit_errors: PerCpuTable::new(names::XMIT_ERRORS, map(names::XMIT_ERRORS)?)?,
         })
     }
+}
+
+/// CPUs that the machine can have.
+pub(super) fn cpus() -> Result<u32, KernelError> {
+    let count = aya::util::nr_cpus().map_err(|(_, source)| KernelError::Cpus { source })?;
+    u32::try_from(count).map_err(|error| KernelError::Cpus { source: std::io::Error::other(error) })
 }
 
 /// Makes the error of an operation on a table.

@@ -1,0 +1,88 @@
+//! The tables that aya cannot make: arrays of maps, found by the loader where they are pinned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use aya::EbpfLoader;
+use vip_common::tables::{
+    names,
+    record::{PortPlace, VipPlace},
+};
+
+use super::{Capacity, KernelError, syscall, tables::records};
+use crate::net::mount_bpffs;
+
+/// Global of the object: CPUs that a record has counters for.
+const CPUS: &str = "CPUS";
+
+/// Makes and pins the chunked tables that are not there yet, and lets the loader find them at `path`. `cpus`: how many the
+/// machine can have.
+pub(super) fn provide<'p>(
+    loader: &mut EbpfLoader<'p>,
+    capacity: &Capacity,
+    cpus: &'p u32,
+    path: impl Fn(&str) -> PathBuf,
+) -> Result<(), KernelError> {
+    loader.override_global(CPUS, cpus, true);
+    for name in [names::VIPS, names::PORTS] {
+        let path = path(name);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| KernelError::Pin { action, path, source }
+        };
+        if !path.try_exists().map_err(failed("look for"))? {
+            let map = if name == names::VIPS {
+                records::create::<{ VipPlace::LANES }>(name, capacity.vips, *cpus)?
+            } else {
+                records::create::<{ PortPlace::LANES }>(name, capacity.ports + 1, *cpus)?
+            };
+            syscall::pin(&map, &path).map_err(failed("pin the table"))?;
+        }
+        loader.map_pin_path(name, path);
+    }
+    Ok(())
+}
+
+/// A directory of pins for as long as a load takes.
+pub(super) struct TemporaryPins(PathBuf);
+
+impl TemporaryPins {
+    /// Makes it, and mounts the BPF file system on its usual place if nobody did.
+    pub(super) fn new() -> Result<Self, KernelError> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // The BPF file system reserves dots in names.
+        let path = PathBuf::from(format!("/sys/fs/bpf/vip-load-{}-{number}", process::id()));
+        mount_bpffs(&path)?;
+        fs::create_dir(&path).map_err(|source| KernelError::Pin {
+            action: "make",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self(path))
+    }
+
+    /// Where a table is pinned.
+    pub(super) fn table(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for TemporaryPins {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!("cannot remove the pins in {}: {error}", self.0.display());
+        }
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        fs::remove_file(entry?.path())?;
+    }
+    fs::remove_dir(directory)
+}
