@@ -65,7 +65,7 @@ pub use outside::{EIP_POOL, EipReach, Outside, UNDERLAY_HOST, UNDERLAY_OUTSIDE};
 pub use poll::poll_until;
 pub use process::{Log, LogLine, LogMark, Output, Process};
 pub use sender::RawSender;
-pub use skip::{SKIPPED, skip};
+pub use skip::{NEEDS_XDP_FEATURES, SKIPPED, skip};
 pub use tcpdump::Tcpdump;
 pub use tools::{Announcement, PingReport};
 pub use vipd::{Binaries, Vipd, VipdConfig};

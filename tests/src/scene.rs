@@ -110,6 +110,13 @@ impl Scene {
         self.vipd.vipctl(&["status", "-o", "json"])
     }
 
+    /// Whether the kernel tells what XDP can do with an interface (Linux 6.3): only then a veth is served by XDP.
+    pub fn xdp_features_are_told(&self) -> Result<bool> {
+        let status = self.status()?;
+        let why = status.pointer("/ports/0/why").and_then(Value::as_str).context("the status has no port")?;
+        Ok(!why.starts_with("this kernel does not tell"))
+    }
+
     /// Packets dropped so far, by reason.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
         let status = self.status()?;

@@ -2,6 +2,10 @@
 
 use std::io::{self, Write as _};
 
+/// Why tests of XDP's path to a guest's veth do not run on kernels before that.
+pub const NEEDS_XDP_FEATURES: &str =
+    "needs a kernel that tells what XDP can do with an interface (Linux 6.3)";
+
 /// Begins the line that tells of a skipped test.
 pub const SKIPPED: &str = "skipped: ";
 
