@@ -51,7 +51,8 @@ fn tables_of_another_shape_are_refused_by_name_and_forwarding_is_untouched() {
         let stream = stage.stream(EIP, 1_000, Duration::from_secs(100))?;
         stage.vipd.kill9()?;
         // The first table of another size, in the order of their names, is the one that is told of.
-        for (capacity, table) in [("vips: 100", "ADDRS"), ("eips: 100", "EIPS"), ("subnets: 5000", "ADDRS")] {
+        for (capacity, table) in [("vips: 100", "GRANTS"), ("eips: 100", "NODES"), ("subnets: 5000", "NODES")]
+        {
             stage.vipd.write_config(&config().with(&format!("capacity: {{ {capacity} }}")))?;
             let mark = stage.vipd.log().mark();
             stage.vipd.begin()?;
@@ -104,7 +105,7 @@ fn programs_whose_pins_were_lost_are_attached_again() {
 fn tables_whose_pins_were_lost_are_made_and_filled_again() {
     Lab::run(|lab| {
         let mut stage = Stage::start(lab)?;
-        for table in ["EIPS", "ADDRS", "PORTS", "PORT_DEVS", "DROPS", "NEXTHOPS", "OWNERS", "CONFIG"] {
+        for table in ["NODES", "SCATTERED", "PORTS", "PORT_DEVS", "DROPS", "NEXTHOPS", "VIPS", "CONFIG"] {
             stage.vipd.kill9()?;
             fs::remove_file(stage.vipd.bpffs().join(table)).with_context(|| table.to_owned())?;
             stage.vipd.begin()?;

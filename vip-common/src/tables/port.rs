@@ -66,7 +66,7 @@ impl VridSet {
         let [a, b, c, d] = self.0;
         // A byte that is equal becomes zero, and only where there is a zero byte does this leave a high bit.
         let hits = |word: u32| {
-            let other = word ^ ONES.wrapping_mul(vrid as u32);
+            let other = word ^ ONES.wrapping_mul(u32::from(vrid));
             other.wrapping_sub(ONES) & !other & HIGHS
         };
         vrid != 0 && (hits(a) | hits(b) | hits(c) | hits(d)) != 0

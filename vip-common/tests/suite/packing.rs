@@ -106,8 +106,8 @@ proptest! {
         prop_assume!(index != other);
         let lines = |index: u32| {
             let place = PortPlace::of(index);
-            let element = u64::from(place.chunk) << 40
-                | u64::from(place.element) * u64::from(PortPlace::element_size(cpus));
+            let element = (u64::from(place.chunk) << 40)
+                | (u64::from(place.element) * u64::from(PortPlace::element_size(cpus)));
             let counters = (0..cpus).map(move |cpu| place.counters(cpu));
             counters.flat_map(|start| start..start + 32).chain(place.entry()..place.entry() + 64)
                 .map(move |offset| element + offset as u64)

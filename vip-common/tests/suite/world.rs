@@ -502,12 +502,11 @@ fn make_stale(tables: &mut MemoryTables, table: u8, place: prop::sample::Index, 
         }
         2 => {
             let word = OwnerWord::new(7, true, port, 0);
-            match tables.vips.get(&slot) {
-                Some(record) => record.update(|entry| entry.word = word),
-                None => {
-                    let owner = OwnerEntry { word, ..OwnerEntry::default() };
-                    tables.vips.insert(slot, Slot::new(slot, VipEntry::default(), owner));
-                }
+            if let Some(record) = tables.vips.get(&slot) {
+                record.update(|entry| entry.word = word);
+            } else {
+                let owner = OwnerEntry { word, ..OwnerEntry::default() };
+                tables.vips.insert(slot, Slot::new(slot, VipEntry::default(), owner));
             }
         }
         3 => {

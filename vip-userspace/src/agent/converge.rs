@@ -128,13 +128,13 @@ impl Agent {
     }
 
     fn carry_out_one(&mut self, step: &Step, problems: &mut Vec<String>) -> bool {
-        let step = std::slice::from_ref(step);
-        match table_steps::carry_out(&self.tables, step) {
+        let alone = std::slice::from_ref(step);
+        match table_steps::carry_out(&self.tables, alone) {
             Ok(()) => {
-                step.iter().for_each(|step| self.done(step));
+                self.done(step);
                 true
             }
-            Err(error) => self.failed(step, &error, problems),
+            Err(error) => self.failed(alone, &error, problems),
         }
     }
 

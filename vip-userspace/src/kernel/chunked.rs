@@ -21,6 +21,7 @@ const CPUS: &str = "CPUS";
 
 /// Makes and pins the chunked tables that are not there yet, and lets the loader find them at `path`. `cpus`: how many the
 /// machine can have.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the loader keeps the reference until it loads")]
 pub(super) fn provide<'p>(
     loader: &mut EbpfLoader<'p>,
     capacity: &Capacity,

@@ -69,7 +69,13 @@ struct State {
     shadowed: Vec<VniAddress>,
 }
 
-fn key_of(address: &VniAddress) -> Key {
+impl State {
+    fn root_of(&self, vni: u32) -> Result<u32, KernelError> {
+        self.roots.get(&vni).copied().ok_or(KernelError::NoRoot { vni })
+    }
+}
+
+fn key_of(address: VniAddress) -> Key {
     (address.vni, u32::from_be_bytes(address.address.octets()))
 }
 
@@ -119,7 +125,7 @@ impl AddressIndex {
                 find_in(*root, &address, |page, octet| index.pages.word(page, octet)) == Branch::Scattered
             });
             if is_reached {
-                state.scattered.insert(key_of(&address), target);
+                state.scattered.insert(key_of(address), target);
             } else {
                 state.shadowed.push(address);
             }
@@ -179,7 +185,7 @@ impl AddressIndex {
         let root = *state.roots.get(&address.vni)?;
         match find_in(root, address, |page, octet| self.pages.word(page, octet)) {
             Branch::Nothing => None,
-            Branch::Scattered => state.scattered.get(&key_of(address)).copied(),
+            Branch::Scattered => state.scattered.get(&key_of(*address)).copied(),
             Branch::Node(word) => Some(Target::from_word(word)),
         }
     }
@@ -216,16 +222,16 @@ impl AddressIndex {
     }
 
     fn make(&self, state: &mut State, changes: &[Change]) -> Result<(), KernelError> {
-        let of = |(address, _): &Change| prefix(key_of(address), LEVELS - 2);
+        let of = |(address, _): &Change| prefix(key_of(*address), LEVELS - 2);
         for neighbours in changes.chunk_by(|a, b| of(a) == of(b)) {
             let mut crowd = neighbours.iter().filter(|(_, target)| target.is_some()).count();
             for (address, target) in neighbours {
                 match target {
                     Some(target) => {
-                        self.insert(state, key_of(address), *target, crowd)?;
+                        self.insert(state, key_of(*address), *target, crowd)?;
                         crowd -= 1;
                     }
-                    None => self.remove(state, key_of(address))?,
+                    None => self.remove(state, key_of(*address))?,
                 }
             }
         }
@@ -235,7 +241,7 @@ impl AddressIndex {
     /// `crowd`: how many addresses of the same /24 are still to be added, this one included.
     fn insert(&self, state: &mut State, key: Key, target: Target, crowd: usize) -> Result<(), KernelError> {
         let address = address_of(key);
-        let mut page = self.root_of(state, key.0)?;
+        let mut page = state.root_of(key.0)?;
         for level in 0..LEVELS - 1 {
             let octet = octet(key, level);
             let before = Branch::of(self.pages.word(page, octet));
@@ -279,7 +285,7 @@ impl AddressIndex {
 
     fn remove(&self, state: &mut State, key: Key) -> Result<(), KernelError> {
         let mut way = Vec::with_capacity(LEVELS);
-        let mut page = self.root_of(state, key.0)?;
+        let mut page = state.root_of(key.0)?;
         for level in 0..LEVELS - 1 {
             let octet = octet(key, level);
             way.push((page, octet));
@@ -326,10 +332,6 @@ impl AddressIndex {
         self.pages.set(page, octet, word);
     }
 
-    fn root_of(&self, state: &State, vni: u32) -> Result<u32, KernelError> {
-        state.roots.get(&vni).copied().ok_or(KernelError::NoRoot { vni })
-    }
-
     /// An empty page, if there are more than `reserve`.
     fn take_page(&self, state: &mut State, reserve: u32) -> Option<u32> {
         let now = Instant::now();
@@ -367,7 +369,7 @@ impl AddressIndex {
         }
         while let Some(address) = state.shadowed.last() {
             // It may have become scattered again meanwhile.
-            if !state.scattered.contains_key(&key_of(address)) {
+            if !state.scattered.contains_key(&key_of(*address)) {
                 self.scattered.remove(address)?;
             }
             state.shadowed.pop();

@@ -163,10 +163,6 @@ impl<const LANES: u32> Records<LANES> {
         if !start.is_multiple_of(8) || start + N * 8 > memory.len() {
             return None;
         }
-        #[expect(
-            clippy::cast_ptr_alignment,
-            reason = "mappings are page-aligned, and the offset was checked"
-        )]
         // SAFETY: the mapping lives as long as self, is page-aligned, readable and writable, and contains the words. Whoever else
         // writes there, the kernel's programs and other mappings, changes whole aligned 64-bit words, and so may
         // atomics do. There is no safe access to shared memory.
