@@ -159,10 +159,10 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
             tracing::debug!("no report on {name}: {error}");
         }
     }
-    let loaded: BTreeMap<_, _> =
+    let accepted: BTreeMap<_, _> =
         ALL.into_iter().filter_map(|name| Some((name, loaded(&ebpf, name)?.1))).collect();
     let stacks =
-        verifier::stack_bytes(object, &loaded).map_err(|source| KernelError::Statistics { source })?;
+        verifier::stack_bytes(object, &accepted).map_err(|source| KernelError::Statistics { source })?;
     let reports = reports(&ebpf, &parsed).into_iter();
     Ok(reports
         .map(|report| ProgramReport { stack_bytes: stacks.get(report.name).copied(), ..report })

@@ -37,11 +37,9 @@ impl Apt {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
-        let sources: String = SUITES
-            .iter()
-            .map(|(server, suite)| format!("deb [arch=amd64 signed-by={KEYRING}] {server} {suite} main\n"))
-            .collect();
-        fs::write(apt.sources(), sources).context("cannot write the list of package servers")?;
+        let sources = SUITES
+            .map(|(server, suite)| format!("deb [arch=amd64 signed-by={KEYRING}] {server} {suite} main\n"));
+        fs::write(apt.sources(), sources.concat()).context("cannot write the list of package servers")?;
         process::output(apt.command("apt-get").arg("update"))
             .context("cannot fetch Debian's package lists")?;
         Ok(apt)
