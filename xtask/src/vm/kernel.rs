@@ -1,6 +1,7 @@
 //! Kernels to boot: Debian's, or one that is given.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -43,6 +44,11 @@ impl Debian {
         }
     }
 
+    /// How the names of its packages begin.
+    fn prefix(self) -> String {
+        format!("linux-image-{}.", self.series())
+    }
+
     fn suite(self) -> &'static str {
         match self {
             Self::V6_1 => "bookworm-security",
@@ -83,8 +89,10 @@ impl Kernel {
             Choice::Debian(debian) => Self::debian(*debian)
                 .with_context(|| format!("cannot get Debian's kernel {}", debian.series())),
             Choice::File(path) if path.extension().is_some_and(|extension| extension == "deb") => {
-                let name = stem(path)?;
+                let name = file_name(path)?;
                 let folder = kernels_dir()?.join(&name);
+                // Unlike Debian's, a package of one name may come in several makes.
+                remove(&folder)?;
                 unpack(path, &folder)?;
                 Self::unpacked(name, &folder)
             }
@@ -97,17 +105,25 @@ impl Kernel {
                     .and_then(|name| name.to_str()?.split_once('-'))
                     .map(|(_, release)| system.join("lib/modules").join(release));
                 let modules = release.filter(|folder| folder.is_dir()).map(|folder| Modules::read(&folder));
-                Ok(Self { name: stem(path)?, image, modules: modules.transpose()? })
+                Ok(Self { name: file_name(path)?, image, modules: modules.transpose()? })
             }
         }
     }
 
     fn debian(debian: Debian) -> Result<Self> {
         let kernels = kernels_dir()?;
-        let apt = Apt::update(&kernels.join("apt"))?;
+        let apt = match Apt::update(&kernels.join("apt")) {
+            Ok(apt) => apt,
+            // No reason to test nothing where the servers cannot be reached.
+            Err(error) => {
+                let Some(package) = latest_unpacked(&kernels, debian)? else { return Err(error) };
+                println!("warning: {error:#}\nkernel: {package}, which was fetched before");
+                return Self::unpacked(debian.series().to_owned(), &kernels.join(package));
+            }
+        };
         let package = apt.dependency(META_PACKAGE, debian.suite())?;
         ensure!(
-            package.starts_with(&format!("linux-image-{}.", debian.series())),
+            package.starts_with(&debian.prefix()),
             "{} has {package} now, which is another series: this script must name the suite that has it",
             debian.suite()
         );
@@ -129,7 +145,10 @@ impl Kernel {
     /// A kernel in the layout of Debian's package.
     fn unpacked(name: String, folder: &Path) -> Result<Self> {
         let image = only(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))?;
-        let modules = only(&folder.join("lib/modules"), |_| true)?;
+        // Debian 13 packs them below /usr.
+        let places = ["lib/modules", "usr/lib/modules"].map(|place| folder.join(place));
+        let modules = places.iter().find(|place| place.is_dir()).context("the package has no modules")?;
+        let modules = only(modules, |_| true)?;
         Ok(Self { name, image, modules: Some(Modules::read(&modules)?) })
     }
 }
@@ -140,18 +159,35 @@ fn kernels_dir() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Unpacks a Debian package; a folder that exists was unpacked whole.
+/// The package of a series that was unpacked last.
+fn latest_unpacked(kernels: &Path, debian: Debian) -> Result<Option<String>> {
+    let entries = fs::read_dir(kernels).with_context(|| format!("cannot read {}", kernels.display()))?;
+    let found = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let fits =
+            name.starts_with(&debian.prefix()) && name.ends_with("-cloud-amd64") && entry.path().is_dir();
+        fits.then_some((entry.metadata().ok()?.modified().ok()?, name))
+    });
+    Ok(found.max().map(|(_, name)| name))
+}
+
+/// Unpacks a Debian package; the folder appears when it is whole.
 fn unpack(package: &Path, folder: &Path) -> Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let partial = folder.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("cannot renew {}", partial.display()))?;
-    }
+    let partial = folder.with_file_name(format!("{}.partial", file_name(folder)?));
+    remove(&partial)?;
     process::output(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&partial))
         .with_context(|| format!("cannot unpack {}", package.display()))?;
     fs::rename(&partial, folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The one entry of a folder whose name fits.
@@ -167,13 +203,15 @@ fn only(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<PathBuf> {
     }
 }
 
-fn stem(path: &Path) -> Result<String> {
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    stem.map(str::to_owned).with_context(|| format!("{} has no UTF-8 name", path.display()))
+fn file_name(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).with_context(|| format!("{} has no UTF-8 name", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     #[test]
@@ -182,6 +220,25 @@ mod tests {
         assert_eq!("6.12".parse(), Ok(Choice::Debian(Debian::V6_12)));
         assert!("6.99".parse::<Choice>().is_err());
         assert_eq!("/bin/sh".parse(), Ok(Choice::File(PathBuf::from("/bin/sh"))));
+    }
+
+    #[test]
+    fn without_servers_the_last_kernel_of_the_series_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(latest_unpacked(folder.path(), Debian::V6_1).expect("read"), None);
+        for (name, seconds) in [
+            ("linux-image-6.1.0-9-cloud-amd64", 1),
+            ("linux-image-6.1.0-10-cloud-amd64", 2),
+            ("linux-image-6.1.0-11-cloud-amd64.partial", 3),
+            ("linux-image-6.12.9-cloud-amd64", 4),
+        ] {
+            let kernel = folder.path().join(name);
+            fs::create_dir(&kernel).expect("a folder");
+            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            fs::File::open(&kernel).and_then(|kernel| kernel.set_modified(date)).expect("dated");
+        }
+        let latest = latest_unpacked(folder.path(), Debian::V6_1).expect("read");
+        assert_eq!(latest.as_deref(), Some("linux-image-6.1.0-10-cloud-amd64"));
     }
 
     #[test]
