@@ -29,6 +29,11 @@ const VECTORS: u32 = 2 * QUEUES + 2;
 /// stale state after it, and kernels die of that in kmem_cache_alloc (seen with 6.12).
 const EMULATED: &str = "max,-cx16";
 
+/// Emulation by one thread for both processors: with a thread for each, QEMU before 8.1 may run code for ever as it was while
+/// another processor rewrote it, and kernels die of a breakpoint of their own (`Oops: int3`, seen with 6.12 in
+/// bpf_dispatcher_xdp_func, which is rewritten whenever an XDP program changes).
+const EMULATION: &str = "tcg,thread=single";
+
 /// What makes a card deliver what a real wire carries: complete checksums, and frames of the MTU's size.
 const AS_A_WIRE: &str = ",guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
 
@@ -111,7 +116,7 @@ fn wires(lab: &Lab) -> Result<Netns> {
 
 fn start(wires: &Netns, kernel: &Path, image: &Path) -> Result<Child> {
     let accelerator: &[&str] =
-        if has_kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", "tcg", "-cpu", EMULATED] };
+        if has_kvm() { &["-accel", "kvm", "-cpu", "host"] } else { &["-accel", EMULATION, "-cpu", EMULATED] };
     let mut qemu = wires.command(QEMU);
     qemu.args(accelerator)
         .args(["-machine", "q35", "-m", "2G", "-display", "none", "-serial", "stdio", "-monitor", "none"])
