@@ -22,6 +22,9 @@
 //! Functions return [`anyhow::Result`]; [`Lab::run`] turns an error into the test's panic while the lab still stands,
 //! so that its logs and captures are kept and their place is printed.
 
+#[cfg(feature = "bench")]
+pub mod bench;
+pub mod big_state;
 pub mod capture;
 mod clock;
 pub mod demo;

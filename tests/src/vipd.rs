@@ -195,6 +195,11 @@ impl Vipd {
         Ok(true)
     }
 
+    /// The process id of its present or last life; None before the first.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.ended(), Ok(None)))

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod config;
 pub mod kernel;
+pub mod memory;
 pub mod net;
 pub mod plan;
 pub mod state;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -17,21 +18,25 @@ use vip_userspace::{
         Contents, Desired, Indexes, Interface, Interfaces, REST, Reason, Resting, Step, compile, diff,
         unjustified,
     },
-    state::{self, EipTarget, Host, Id, Kind, Label, MacAddr, Port, Router, State, Subnet, Vip, Vpc},
+    state::{Kind, Port, Ref, State, parse},
 };
 
 const CAPACITY: Capacity = Capacity { ports: 12, vips: 8, eips: 8, subnets: 6 };
 
-fn id(kind: &str, number: impl std::fmt::Display) -> Id {
-    Id::from(format!("{kind}{number}"))
-}
-
 // ---- Worlds: a state and the interfaces of its host ----------------------------------------------------------------
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct World {
+    text: String,
     state: State,
     interfaces: Interfaces,
+}
+
+impl World {
+    fn of(text: String, interfaces: Interfaces) -> Self {
+        let state = parse(&text, "world", None).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Self { text, state, interfaces }
+    }
 }
 
 /// A port by numbers small enough that two worlds often disagree about who has what.
@@ -87,82 +92,87 @@ fn build(
     peered: bool,
     routers: u8,
 ) -> World {
-    let mut state = State::default();
-    let host = id("hv", 1);
-    state.hosts.insert(host.clone(), Host { id: host.clone(), vtep: Ipv4Addr::new(172, 31, 0, 1) });
-    for vpc in 0..2_u8 {
-        let peers = if peered { [id("vpc", 1 - vpc)].into() } else { BTreeSet::new() };
-        state.vpcs.insert(id("vpc", vpc), Vpc { id: id("vpc", vpc), vni: 100 + u32::from(vpc), peers });
-        for half in 0..2_u8 {
-            let subnet = Subnet {
-                id: id("subnet", vpc * 2 + half),
-                vpc: id("vpc", vpc),
-                cidr: format!("10.0.{half}.0/24").parse().expect("a prefix"),
-                gateway: Ipv4Addr::new(10, 0, half, 1),
-                router: if routers == half { Router::Vip } else { Router::External },
-            };
-            state.subnets.insert(subnet.id.clone(), subnet);
-        }
+    // Writing to a string cannot fail.
+    let mut text = String::from("hosts: [{ id: hv1, vtep: 172.31.0.1 }]\nvpcs:\n");
+    for vpc in 0..2 {
+        let _ = writeln!(text, "  - {{ id: vpc{vpc}, vni: {} }}", 100 + vpc);
+    }
+    // Peers reach each other and must not overlap.
+    let second = |vpc: u8| if peered { vpc } else { 0 };
+    text += "subnets:\n";
+    for (vpc, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let (number, net) = (vpc * 2 + half, second(vpc));
+        let router = if routers == half { "vip" } else { "external" };
+        let _ = writeln!(
+            text,
+            "  - {{ id: subnet{number}, vpc: vpc{vpc}, cidr: 10.{net}.{half}.0/24, gateway: 10.{net}.{half}.1, router: {router} }}"
+        );
     }
     let mut addresses = BTreeSet::new();
     let mut macs = BTreeSet::new();
     let mut taken = BTreeSet::new();
+    let mut known = BTreeMap::new();
+    text += "ports:\n";
     for (number, seed) in ports.iter().enumerate() {
         let vpc = seed.subnet / 2;
-        let address = Ipv4Addr::new(10, 0, seed.subnet % 2, 10 + seed.address);
+        let address = Ipv4Addr::new(10, second(vpc), seed.subnet % 2, 10 + seed.address);
         if !addresses.insert((vpc, address)) || !macs.insert((vpc, seed.mac)) || !taken.insert(seed.interface)
         {
             continue;
         }
-        let port = Port {
-            id: id("port", number),
-            subnet: id("subnet", seed.subnet),
-            vpc: id("vpc", vpc),
-            address,
-            mac: MacAddr::new([2, 0, 0, 0, 0, seed.mac]),
-            host: host.clone(),
-            interface: format!("tap{}", seed.interface),
-            source_dest_check: !seed.bypass,
-        };
-        state.ports.insert(port.id.clone(), port);
+        known.insert(number, seed.subnet);
+        let _ = writeln!(
+            text,
+            "  - {{ id: port{number}, subnet: subnet{}, address: {address}, mac: 02:00:00:00:00:{:02x}, host: hv1, interface: tap{}, source_dest_check: {} }}",
+            seed.subnet, seed.mac, seed.interface, !seed.bypass
+        );
     }
+    if known.is_empty() {
+        text += "  []\n";
+    }
+    let mut vip_lines = String::new();
+    let mut known_vips = BTreeSet::new();
     for (number, seed) in vips.iter().enumerate() {
         let vpc = seed.subnet / 2;
-        let address = Ipv4Addr::new(10, 0, seed.subnet % 2, 10 + seed.address);
+        let address = Ipv4Addr::new(10, second(vpc), seed.subnet % 2, 10 + seed.address);
         if !addresses.insert((vpc, address)) {
             continue;
         }
-        let subnet = id("subnet", seed.subnet);
-        let bindings = seed
-            .bindings
-            .iter()
-            .map(|&(port, own, source)| (id("port", port), state::Rights { own: own || !source, source }))
-            .filter(|(port, _)| state.ports.get(port).is_some_and(|port| port.subnet == subnet))
-            .collect();
-        let vip = Vip {
-            id: id("vip", number),
-            subnet,
-            vpc: id("vpc", vpc),
-            address,
-            bindings,
-            vrids: seed.vrid.into_iter().collect(),
-        };
-        state.vips.insert(vip.id.clone(), vip);
+        known_vips.insert(number);
+        // The last binding of a port counts.
+        let bindings: BTreeMap<u8, (bool, bool)> =
+            seed.bindings.iter().map(|&(port, own, source)| (port, (own || !source, source))).collect();
+        let mut bound =
+            bindings.iter().filter(|(port, _)| known.get(&usize::from(**port)) == Some(&seed.subnet));
+        let owners = list(bound.clone().filter(|(_, (own, _))| *own).map(|(port, _)| port));
+        let sources = list(bound.by_ref().filter(|(_, (_, source))| *source).map(|(port, _)| port));
+        let vrids = seed.vrid.map_or_else(String::new, |vrid| vrid.to_string());
+        let _ = writeln!(
+            vip_lines,
+            "  - {{ id: vip{number}, subnet: subnet{}, address: {address}, ports: [{owners}], real_servers: [{sources}], vrids: [{vrids}] }}",
+            seed.subnet
+        );
     }
     let mut targets = BTreeSet::new();
     let mut publics = BTreeSet::new();
+    let mut eip_lines = String::new();
     for &(last, to_vip, target) in eips {
-        let known = if to_vip {
-            state.vips.contains_key(&id("vip", target))
-        } else {
-            state.ports.contains_key(&id("port", target))
-        };
-        let target =
-            if to_vip { EipTarget::Vip(id("vip", target)) } else { EipTarget::Port(id("port", target)) };
-        let address = Ipv4Addr::new(203, 0, 113, last);
-        if known && publics.insert(address) && targets.insert(target.clone()) {
-            state.eips.insert(id("eip", last), state::Eip { id: id("eip", last), address, target });
+        let number = usize::from(target);
+        let known = if to_vip { known_vips.contains(&number) } else { known.contains_key(&number) };
+        let kind = if to_vip { "vip" } else { "port" };
+        if known && publics.insert(last) && targets.insert((to_vip, target)) {
+            let _ = writeln!(
+                eip_lines,
+                "  - {{ id: eip{last}, address: 203.0.113.{last}, {kind}: {kind}{target} }}"
+            );
         }
+    }
+    for (list, lines) in [("vips", vip_lines), ("eips", eip_lines)] {
+        let lines = if lines.is_empty() { "  []\n".to_owned() } else { lines };
+        let _ = write!(text, "{list}:\n{lines}");
+    }
+    if peered {
+        text += "peerings: [{ vpcs: [vpc0, vpc1] }]\n";
     }
     let mut numbers = BTreeSet::new();
     let interfaces = interfaces
@@ -172,7 +182,11 @@ fn build(
         .filter(|(_, (ifindex, ..))| numbers.insert(*ifindex))
         .map(|(name, (ifindex, bridged, takes_xdp))| (name, Interface { ifindex, bridged, takes_xdp }))
         .collect();
-    World { state, interfaces }
+    World::of(text, interfaces)
+}
+
+fn list<'p>(ports: impl Iterator<Item = &'p u8>) -> String {
+    ports.map(|port| format!("port{port}")).collect::<Vec<_>>().join(", ")
 }
 
 fn networks() -> [EipNetwork; 1] {
@@ -365,17 +379,20 @@ proptest! {
         let first = reach(&from, &mut contents);
         let now = Instant::now();
         let second = desire(&to, &contents, &Resting::default());
-        let port_of = |world: &World, id: &Id| world.state.ports.get(id).map(|port| (port.vpc.clone(), port.mac));
-        for (id, index) in &second.ports {
-            for (old, old_index) in &first.ports {
-                let same = port_of(&from, old) == port_of(&to, id);
-                prop_assert_eq!(same, index == old_index, "{} and {}", old, id);
+        let port_of = |World { state, .. }: &World, port: Ref<Port>| {
+            let port = &state.ports[port];
+            (state.vpcs.id(state.vpc_of_port(port)).to_owned(), port.mac)
+        };
+        for (port, index) in second.assigned.ports.iter() {
+            for (old, old_index) in first.assigned.ports.iter() {
+                let same = port_of(&from, old) == port_of(&to, port);
+                prop_assert_eq!(same, index == old_index, "indexes {} and {}", old_index, index);
             }
         }
         let before = contents.clone();
         carry_out(&mut contents, &second);
         let mut resting = Resting::default();
-        resting.note(&before, &contents, now);
+        resting.note(&Indexes::of(&before, &CAPACITY, &Resting::default()), &contents, now);
         resting.expire(now + REST.saturating_sub(Duration::from_millis(1)));
         let freed: Vec<u32> =
             before.members.keys().filter(|slot| !contents.members.contains_key(slot)).copied().collect();
@@ -389,15 +406,11 @@ proptest! {
     fn names_and_ids_make_no_step(world in world()) {
         let mut contents = Contents::default();
         reach(&world, &mut contents);
-        let mut renamed = world.clone();
-        let label = Label { name: Some("new".to_owned()), remark: Some("words".to_owned()) };
-        for id in world.state.ports.keys() {
-            renamed.state.labels.insert((Kind::Port, id.clone()), label.clone());
-        }
-        for eip in std::mem::take(&mut renamed.state.eips).into_values() {
-            let id = id("another-", &eip.id);
-            renamed.state.eips.insert(id.clone(), state::Eip { id, ..eip });
-        }
+        let text = world.text.replace("id: eip", "id: another-eip");
+        let text = text.replace("source_dest_check:", "name: new, remark: words, source_dest_check:");
+        let renamed = World::of(text, world.interfaces.clone());
+        let labelled = |port| renamed.state.ports.label(port).remark == Some("words");
+        prop_assert!(renamed.state.ports.refs().all(labelled));
         let desired = desire(&renamed, &contents, &Resting::default());
         prop_assert_eq!(diff(&contents, &desired.contents), []);
     }
@@ -423,7 +436,8 @@ fn full_tables_refuse_only_what_is_new_and_say_what() {
     // The new port comes first in the order of ids, and has an EIP.
     let two = build(&[seed(0, 4, 4, 1), seed(0, 5, 5, 0)], &[], &[(10, false, 0)], &[None], false, 0);
     let desired = desire(&two, &contents);
-    assert_eq!(desired.ports.keys().map(|id| &**id).collect::<Vec<_>>(), ["port1"]);
+    let served = desired.assigned.ports.iter().map(|(port, _)| two.state.ports.id(port));
+    assert_eq!(served.collect::<Vec<_>>(), ["port1"]);
     let refused: Vec<String> = desired.refused.iter().map(ToString::to_string).collect();
     assert_eq!(
         refused,
@@ -453,7 +467,7 @@ fn a_vip_without_one_of_its_members_is_applied_and_says_so() {
     let world = build(&[seed(0, 4, 4, 0), seed(0, 5, 5, 1)], &[vip], &[], &[None], false, 0);
     let indexes = Indexes::of(&Contents::default(), &capacity, &Resting::default());
     let desired = compile(&world.state, &[], &world.interfaces, &indexes);
-    assert_eq!(desired.vips.len(), 1);
+    assert_eq!(desired.assigned.vips.iter().count(), 1);
     let of_vip = desired.refused.iter().filter(|refused| refused.kind == Kind::Vip);
     let said: Vec<String> = of_vip.map(ToString::to_string).collect();
     assert_eq!(said, ["vip vip0: port port1 has no rights yet, because it is not applied"]);
@@ -470,7 +484,7 @@ fn an_object_that_replaces_another_in_a_full_table_follows_after_the_rest() {
     let mut apply = |world: &World, resting: &Resting| {
         let desired =
             compile(&world.state, &[], &world.interfaces, &Indexes::of(&contents, &capacity, resting));
-        let before = contents.clone();
+        let before = Indexes::of(&contents, &capacity, resting);
         carry_out(&mut contents, &desired);
         (before, contents.clone(), desired.refused)
     };
@@ -505,8 +519,8 @@ fn a_vanished_interface_ends_what_its_guest_owned_and_nothing_else() {
     let gone = build(&ports, &vips, &[], &[None], false, 0);
     let mut contents = Contents::default();
     let desired = reach(&there, &mut contents);
-    let index = *desired.ports.values().next().expect("a port");
-    let slot = *desired.vips.values().next().expect("a VIP");
+    let (_, index) = desired.assigned.ports.iter().next().expect("a port");
+    let (_, slot) = desired.assigned.vips.iter().next().expect("a VIP");
     let steps = diff(&contents, &desire(&gone, &contents, &Resting::default()).contents);
     assert!(steps.contains(&Step::Release { slot, port: Some(index) }), "{steps:?}");
     assert!(steps.contains(&Step::RemovePortDev(index)), "{steps:?}");

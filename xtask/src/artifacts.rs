@@ -160,7 +160,7 @@ pub(crate) fn vm_init(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Runs a cargo build and gives the executables that it made or found up to date.
-fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
+pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
     each_artifact(command, executable)
 }
 
@@ -190,7 +190,7 @@ fn test(message: &str) -> Option<(String, PathBuf)> {
     is_test.then(|| Some((name.to_owned(), executable(message)?)))?
 }
 
-fn named(executables: &[PathBuf], name: &str) -> Result<PathBuf> {
+pub(crate) fn named(executables: &[PathBuf], name: &str) -> Result<PathBuf> {
     executables
         .iter()
         .find(|path| path.file_name().is_some_and(|file| file == name))

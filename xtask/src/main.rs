@@ -4,6 +4,7 @@
 //! repository (see [`linker::tools_dir`]). What it cannot set up ends in an error of one line that says what to do.
 
 mod artifacts;
+mod bench;
 mod budget;
 mod compiler;
 mod demo;
@@ -19,6 +20,7 @@ mod versions;
 mod vm;
 mod workspace;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -55,6 +57,13 @@ enum Command {
         /// Write the figures into the repository's file
         #[arg(long)]
         update: bool,
+    },
+    /// Measure the forwarder beside what it is compared with, on this machine (needs root); `--help` tells how
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure and how to print it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Check formatting, lints and documentation, warnings being errors
     Lint,
@@ -93,6 +102,7 @@ fn run(command: Command) -> Result<()> {
             println!("{built}");
         }),
         Command::Demo { keep } => demo::run(&workspace, keep),
+        Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
         Command::Budget { update } => {
             preflight::check()?;

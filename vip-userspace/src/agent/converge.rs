@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use vip_common::tables::{OwnerWord, PortFlags};
@@ -17,12 +18,61 @@ use super::{
     table_steps,
 };
 use crate::{
-    api::status::{Attachment, DeliveryPath, SyncState},
+    api::status::{Attachment, DeliveryPath, Durations, SyncState},
     kernel::{KernelError, TcHook},
+    memory,
     net::NetError,
-    plan::{Indexes, Step, compile, diff, unjustified},
-    state::Id,
+    plan::{Contents, Desired, Indexes, Interfaces, Step, compile, diff, unjustified},
+    state::State,
 };
+
+/// What the tables were made of. While it stays as it is, they stay as they are.
+#[derive(Clone, Debug)]
+pub(super) struct Filled {
+    state: Arc<State>,
+    interfaces: Interfaces,
+}
+
+impl PartialEq for Filled {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state) && self.interfaces == other.interfaces
+    }
+}
+
+/// What became of steps.
+enum Outcome {
+    /// Each was carried out.
+    All,
+    /// All but those with these numbers, rising.
+    AllBut(Vec<usize>),
+    /// One failed in a way that ended it; what the tables contain was read again.
+    Ended,
+}
+
+/// What came of steps so far.
+#[derive(Debug, Default)]
+struct Tried {
+    problems: Vec<String>,
+    /// Numbers of steps that were not carried out, rising.
+    skipped: Vec<usize>,
+    ended: bool,
+}
+
+impl Tried {
+    fn outcome(mut self) -> (Vec<String>, Outcome) {
+        self.problems.dedup();
+        let outcome = match self.skipped {
+            _ if self.ended => Outcome::Ended,
+            skipped if skipped.is_empty() => Outcome::All,
+            skipped => Outcome::AllBut(skipped),
+        };
+        (self.problems, outcome)
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Agent {
     /// Does all that is to be done. What fails is shown, and tried again.
@@ -75,92 +125,137 @@ impl Agent {
     fn fill_tables(&mut self) {
         let Some(state) = self.state.clone() else { return };
         let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
-        let indexes = Indexes::of(&self.contents, &self.capacity, &self.resting);
-        let desired = compile(&state, &self.networks, &interfaces, &indexes);
-        let before = self.contents.clone();
-        let steps = diff(&self.contents, &desired.contents);
-        let mut problems = self.carry_out(&steps);
-        self.resting.note(&before, &self.contents, Instant::now());
-        self.tables.index.retain_roots(&self.contents.subnets.values().map(|entry| entry.vni).collect());
-        for refused in &desired.refused {
-            if refused.resting {
-                tracing::debug!("{refused}");
-            } else {
-                problems.push(refused.to_string());
+        let mut problems = held_addresses(&state, self.routes.table());
+        let now = Filled { state: Arc::clone(&state), interfaces };
+        if self.filled.as_ref() != Some(&now) {
+            self.filled = None;
+            let begun = Instant::now();
+            let indexes = Indexes::of(&self.contents, &self.capacity, &self.resting);
+            let Desired { contents, assigned, refused } =
+                compile(&state, &self.networks, &now.interfaces, &indexes);
+            let steps = diff(&self.contents, &contents);
+            let planned = Instant::now();
+            let (failed, reached) = self.carry_out_to(&steps, contents);
+            self.resting.note(&indexes, &self.contents, Instant::now());
+            self.tables.index.retain_roots(&self.contents.subnets.values().map(|entry| entry.vni).collect());
+            self.durations.plan_ms = milliseconds(planned - begun);
+            self.durations.apply_ms = milliseconds(planned.elapsed());
+            let Durations { plan_ms, apply_ms, .. } = self.durations;
+            tracing::info!(steps = steps.len(), plan_ms, apply_ms, "the tables follow the state");
+            self.waiting = refused.iter().filter(|refused| refused.resting).count();
+            for refused in &refused {
+                if refused.resting {
+                    tracing::debug!("{refused}");
+                }
             }
+            let all_done = reached && refused.is_empty();
+            problems.splice(
+                0..0,
+                failed
+                    .into_iter()
+                    .chain(refused.iter().filter(|refused| !refused.resting).map(ToString::to_string)),
+            );
+            self.names = Arc::new(self.names.follow(&state, &assigned));
+            self.assigned = assigned;
+            self.filled = all_done.then_some(now);
+            drop((steps, indexes));
+            memory::give_back();
         }
-        problems.extend(held_addresses(&state, self.routes.table()));
-        for (id, &index) in &desired.ports {
-            self.port_names.insert(index, Id::clone(id));
-        }
-        self.vip_names = desired.vips.iter().map(|(id, &slot)| (slot, Id::clone(id))).collect();
-        self.desired = desired;
         self.set_problems("state", problems);
+    }
+
+    /// Carries steps out in their order, which lead to `goal`; what went wrong, and whether the goal is reached.
+    fn carry_out_to(&mut self, steps: &[Step], goal: Contents) -> (Vec<String>, bool) {
+        let (problems, outcome) = self.try_all(steps);
+        match outcome {
+            Outcome::All => {
+                // Not step by step: the goal was built as a whole and has no gaps.
+                self.contents = goal;
+                return (problems, true);
+            }
+            Outcome::AllBut(skipped) => self.apply_all_but(steps, &skipped),
+            Outcome::Ended => {}
+        }
+        (problems, false)
     }
 
     /// Carries steps out in their order; what went wrong. A full table and an interface that went just now concern one entry; any
     /// other failure ends it there, and the tables are read anew.
     pub(super) fn carry_out(&mut self, steps: &[Step]) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let Err(error) = table_steps::prepare(&self.tables, steps) {
-            return vec![chain(&error)];
+        let (problems, outcome) = self.try_all(steps);
+        match outcome {
+            Outcome::All => self.apply_all_but(steps, &[]),
+            Outcome::AllBut(skipped) => self.apply_all_but(steps, &skipped),
+            Outcome::Ended => {}
         }
-        for batch in table_steps::batches(steps) {
-            match table_steps::carry_out(&self.tables, batch) {
-                Ok(()) => batch.iter().for_each(|step| self.done(step)),
-                // Which of them has no room, they find out one by one: doing a step twice is doing it once.
-                Err(KernelError::TableFull { .. }) if batch.len() > 1 => {
-                    for step in batch {
-                        if !self.carry_out_one(step, &mut problems) {
-                            return problems;
-                        }
-                    }
-                }
-                Err(error) => {
-                    if !self.failed(batch, &error, &mut problems) {
-                        return problems;
-                    }
-                }
-            }
-        }
-        problems.dedup();
         problems
     }
 
-    fn carry_out_one(&mut self, step: &Step, problems: &mut Vec<String>) -> bool {
-        let alone = std::slice::from_ref(step);
-        match table_steps::carry_out(&self.tables, alone) {
-            Ok(()) => {
-                self.done(step);
-                true
+    fn try_all(&mut self, steps: &[Step]) -> (Vec<String>, Outcome) {
+        let mut tried = Tried::default();
+        if let Err(error) = table_steps::prepare(&self.tables, steps) {
+            return (vec![chain(&error)], Outcome::Ended);
+        }
+        let mut first = 0;
+        for batch in table_steps::batches(steps) {
+            match table_steps::carry_out(&self.tables, batch) {
+                Ok(()) => self.note_fresh_slots(batch),
+                // Which of them has no room, they find out one by one: doing a step twice is doing it once.
+                Err(KernelError::TableFull { .. }) if batch.len() > 1 => {
+                    for (number, step) in (first..).zip(batch) {
+                        let step = std::slice::from_ref(step);
+                        match table_steps::carry_out(&self.tables, step) {
+                            Ok(()) => self.note_fresh_slots(step),
+                            Err(error) => self.failed(&mut tried, (number, step), &error),
+                        }
+                        if tried.ended {
+                            return tried.outcome();
+                        }
+                    }
+                }
+                Err(error) => self.failed(&mut tried, (first, batch), &error),
             }
-            Err(error) => self.failed(alone, &error, problems),
+            if tried.ended {
+                break;
+            }
+            first += batch.len();
+        }
+        tried.outcome()
+    }
+
+    fn note_fresh_slots(&mut self, done: &[Step]) {
+        for step in done {
+            if let Step::FreshSlot(slot) = step {
+                self.shared.history().forget(*slot);
+                self.words.remove(slot);
+            }
         }
     }
 
-    fn done(&mut self, step: &Step) {
-        self.contents.apply(step);
-        if let Step::FreshSlot(slot) = step {
-            self.shared.history().forget(*slot);
-            self.words.remove(slot);
-        }
-    }
-
-    /// Notes why steps were not carried out; whether those after them can be.
-    fn failed(&mut self, steps: &[Step], error: &KernelError, problems: &mut Vec<String>) -> bool {
+    /// Notes why steps, of which the first has the number, were not carried out.
+    fn failed(&mut self, tried: &mut Tried, (first, steps): (usize, &[Step]), error: &KernelError) {
         if error.is_interface_gone() {
             tracing::debug!("{steps:?}: {}", chain(error));
-            return true;
+            tried.skipped.extend(first..first + steps.len());
+            return;
         }
-        problems.push(chain(error));
+        tried.problems.push(chain(error));
         if matches!(error, KernelError::TableFull { .. }) {
-            return true;
+            tried.skipped.extend(first..first + steps.len());
+            return;
         }
+        tried.ended = true;
+        self.filled = None;
         match table_steps::read(&self.tables) {
             Ok(contents) => self.contents = contents,
-            Err(error) => problems.push(chain(&error)),
+            Err(error) => tried.problems.push(chain(&error)),
         }
-        false
+    }
+
+    /// Notes that steps were carried out, except those with the (rising) numbers.
+    fn apply_all_but(&mut self, steps: &[Step], skipped: &[usize]) {
+        let done = steps.iter().enumerate().filter(|(number, _)| skipped.binary_search(number).is_err());
+        done.for_each(|(_, step)| self.contents.apply(step));
     }
 
     /// Has the port program on every interface of a port, and on no other.
@@ -239,7 +334,7 @@ impl Agent {
             sync.state = SyncState::Error;
             sync.error = Some(problems.join("\n"));
         }
-        let resting = self.desired.refused.iter().filter(|refused| refused.resting).count();
+        let resting = self.waiting;
         if sync.state == SyncState::InSync && resting > 0 {
             sync.state = SyncState::Waiting;
             sync.error = Some(format!("{resting} new objects wait a second for indexes that others had"));
@@ -251,9 +346,9 @@ impl Agent {
         warnings.extend(self.limits());
         self.shared.publish(Published {
             state: self.state.clone(),
-            vips: self.desired.vips.clone(),
-            eips: self.desired.eips.clone(),
-            port_names: self.port_names.clone(),
+            assigned: Arc::clone(&self.assigned),
+            names: Arc::clone(&self.names),
+            durations: self.durations,
             interfaces: self.interface_facts(),
             uplink: self.uplink_status(),
             sync,
@@ -284,11 +379,9 @@ impl Agent {
             TcHook::Tcx => Attachment::Tcx,
             TcHook::Clsact => Attachment::Clsact,
         };
-        let ports = self
-            .contents
-            .ports
-            .values()
-            .filter_map(|port| Some((port, self.links.links().get(port.ifindex)?)));
+        let ports = self.contents.interfaces.iter().filter_map(|(&ifindex, index)| {
+            Some((self.contents.ports.get(index)?, self.links.links().get(ifindex)?))
+        });
         ports
             .map(|(port, link)| {
                 let (_, why) = interfaces::takes_xdp(link, self.features.features());

@@ -7,7 +7,7 @@ use vip_common::{
     wire::Mac,
 };
 
-use super::{error::chain, history::Record, owners, run::Agent, shared::port_name, silent_owner::Use};
+use super::{error::chain, history::Record, owners, run::Agent, silent_owner::Use};
 use crate::{
     net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
     state::Id,
@@ -211,7 +211,7 @@ impl Agent {
             .collect();
         let read = if all { words.keys().copied().collect() } else { changed.clone() };
         for slot in read {
-            let records = self.shared.read_moves(slot, &self.port_names);
+            let records = self.shared.read_moves(slot, &self.names);
             let new = self.shared.history().merge(slot, records);
             // Those before the start are history, not news.
             if !first {
@@ -272,11 +272,11 @@ impl Agent {
     }
 
     pub(super) fn port_name(&self, index: u32) -> Id {
-        port_name(&self.port_names, index)
+        self.names.port(index)
     }
 
     /// The id of the VIP in a slot.
     pub(super) fn vip_name(&self, slot: u32) -> Id {
-        self.vip_names.get(&slot).map_or_else(|| Id::from("(unknown)"), Id::clone)
+        self.names.vip(slot)
     }
 }

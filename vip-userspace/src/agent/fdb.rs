@@ -32,8 +32,8 @@ pub(super) enum Change {
 
 /// The entries that there shall be: one for each port whose interface is a member of a Linux bridge.
 pub(super) fn entries(contents: &Contents, links: &Links) -> BTreeSet<Entry> {
-    let of_ports = contents.ports.values().filter_map(|port| {
-        let link = links.get(port.ifindex)?;
+    let of_ports = contents.interfaces.iter().filter_map(|(&ifindex, index)| {
+        let (port, link) = (contents.ports.get(index)?, links.get(ifindex)?);
         let master = link.master.as_ref().filter(|master| master.kind == LinkKind::Bridge)?;
         Some(Entry { bridge: master.ifindex, ifindex: link.ifindex, mac: port.mac.octets() })
     });

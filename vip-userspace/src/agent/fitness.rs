@@ -1,11 +1,15 @@
 //! Whether a state that is valid in itself also fits this host as it is now.
 
-use std::{collections::BTreeSet, io::ErrorKind};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    net::Ipv4Addr,
+};
 
 use super::AgentError;
 use crate::{
     config::{Config, EipNetwork},
-    net::{Links, RouteTable},
+    net::{Link, Links, RouteTable},
     state::{Router, State, StateError},
 };
 
@@ -65,22 +69,52 @@ pub(super) fn judge(
 
 /// Addresses that the state gives away, but the host itself holds.
 pub(super) fn held_addresses(state: &State, routes: &RouteTable) -> Vec<String> {
-    let mut problems = held_gateways(state, routes);
-    let held = state.eips.values().filter(|eip| routes.holds_address(eip.address));
-    problems.extend(held.map(|eip| {
+    let held = Held::by(routes);
+    let mut problems = held_gateways(state, &held);
+    let eips = state.eips.iter().filter(|(_, eip)| held.has(eip.address));
+    problems.extend(eips.map(|(id, eip)| {
         format!(
             "eip {}: this host itself holds {}, so all its own traffic would go to the guest; take another address, or remove \
              this one from the host",
-            eip.id, eip.address
+            state.eips.id(id),
+            eip.address
         )
     }));
     problems
 }
 
+/// The addresses that the host itself holds, for a million questions.
+struct Held {
+    /// First and last address of each prefix, rising and apart.
+    ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
+}
+
+impl Held {
+    fn by(routes: &RouteTable) -> Self {
+        let mut all: Vec<_> =
+            routes.local.iter().map(|prefix| (prefix.network(), prefix.broadcast())).collect();
+        all.sort_unstable();
+        let mut ranges: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
+        for (first, last) in all {
+            match ranges.last_mut() {
+                Some((_, before)) if first <= *before => *before = last.max(*before),
+                _ => ranges.push((first, last)),
+            }
+        }
+        Self { ranges }
+    }
+
+    fn has(&self, address: Ipv4Addr) -> bool {
+        let begun = self.ranges.partition_point(|(first, _)| *first <= address);
+        let range = begun.checked_sub(1).and_then(|before| self.ranges.get(before));
+        range.is_some_and(|(_, last)| address <= *last)
+    }
+}
+
 /// EIPs that are their network's gateway, or no host's address in it.
 fn reserved_eips(state: &State, networks: &[EipNetwork]) -> Vec<String> {
     let mut problems = Vec::new();
-    for eip in state.eips.values() {
+    for (eip_id, eip) in state.eips.iter() {
         for EipNetwork { id, cidr, gateway } in networks {
             // RFC 3021: networks of two addresses, and of one, have neither a first nor a last one to spare.
             let spare = cidr.prefix() < 31;
@@ -92,7 +126,8 @@ fn reserved_eips(state: &State, networks: &[EipNetwork]) -> Vec<String> {
             };
             problems.push(format!(
                 "eip {}: {} is the {what} of the EIP network {id}; take another address",
-                eip.id, eip.address
+                state.eips.id(eip_id),
+                eip.address
             ));
         }
     }
@@ -100,16 +135,17 @@ fn reserved_eips(state: &State, networks: &[EipNetwork]) -> Vec<String> {
 }
 
 /// Gateways that the forwarder shall answer for, but the host itself holds: it would answer as well.
-fn held_gateways(state: &State, routes: &RouteTable) -> Vec<String> {
+fn held_gateways(state: &State, held: &Held) -> Vec<String> {
     state
         .subnets
-        .values()
-        .filter(|subnet| subnet.router == Router::Vip && routes.holds_address(subnet.gateway))
-        .map(|subnet| {
+        .iter()
+        .filter(|(_, subnet)| subnet.router == Router::Vip && held.has(subnet.gateway))
+        .map(|(id, subnet)| {
             format!(
                 "subnet {}: this host itself holds the gateway's address {}, so the forwarder cannot be the gateway; write \
                  `router: external`, or remove the address from the host",
-                subnet.id, subnet.gateway
+                state.subnets.id(id),
+                subnet.gateway
             )
         })
         .collect()
@@ -117,20 +153,23 @@ fn held_gateways(state: &State, routes: &RouteTable) -> Vec<String> {
 
 /// Ports whose interface carries the host's own traffic: the loopback interface, or what other ports' interfaces are members of.
 fn ports_on_host(state: &State, links: &Links) -> Vec<String> {
-    let of_ports = state.ports.values().filter_map(|port| links.by_name(&port.interface));
+    // Once: there may be a million ports.
+    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+    let of_ports = state.ports.refs().filter_map(|port| by_name.get(state.interface(port)));
     let masters: BTreeSet<u32> =
         of_ports.filter_map(|link| link.master.as_ref().map(|master| master.ifindex)).collect();
-    let is_master = |name: &str| links.by_name(name).is_some_and(|link| masters.contains(&link.ifindex));
+    let is_master = |name: &str| by_name.get(name).is_some_and(|link| masters.contains(&link.ifindex));
     let mut problems = Vec::new();
-    for port in state.ports.values() {
-        let what = match port.interface.as_str() {
+    for port in state.ports.refs() {
+        let what = match state.interface(port) {
             LOOPBACK => "the host's loopback interface",
             name if is_master(name) => "the bridge or bond that other ports' interfaces belong to",
             _ => continue,
         };
         problems.push(format!(
             "port {}: its interface {} is {what}, which cannot be a guest's; name the guest's interface",
-            port.id, port.interface
+            state.ports.id(port),
+            state.interface(port)
         ));
     }
     problems
@@ -141,12 +180,13 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
     let master = links.by_name(uplink).and_then(|link| links.get(link.master.as_ref()?.ifindex));
     state
         .ports
-        .values()
-        .filter(|port| port.interface == uplink || master.is_some_and(|master| port.interface == master.name))
-        .map(|port| {
+        .refs()
+        .map(|port| (port, state.interface(port)))
+        .filter(|(_, name)| *name == uplink || master.is_some_and(|master| *name == master.name))
+        .map(|(port, name)| {
             format!(
-                "port {}: its interface {} is the uplink, which cannot be a guest's; name the guest's interface",
-                port.id, port.interface
+                "port {}: its interface {name} is the uplink, which cannot be a guest's; name the guest's interface",
+                state.ports.id(port)
             )
         })
         .collect()
@@ -156,7 +196,7 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::{
-        net::{Link, LinkKind, Master},
+        net::{LinkKind, Master},
         state,
     };
 

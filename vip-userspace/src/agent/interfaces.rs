@@ -41,8 +41,8 @@ pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Int
     let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
     state
         .ports
-        .values()
-        .filter_map(|port| by_name.get(port.interface.as_str()))
+        .refs()
+        .filter_map(|port| by_name.get(state.interface(port)))
         .map(|link| {
             let interface = Interface {
                 ifindex: link.ifindex,

@@ -27,8 +27,9 @@ mod shared;
 mod silent_owner;
 mod start;
 mod status;
+mod table_names;
 mod table_steps;
 mod uplink;
 mod view;
 
-pub use self::{error::AgentError, run::run};
+pub use self::{error::AgentError, run::run, table_steps::fill};

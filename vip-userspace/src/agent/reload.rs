@@ -1,7 +1,9 @@
 //! The state's file: when it changes, and what is in it then.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{BuildHasher as _, RandomState},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,7 +20,10 @@ use tokio::{
 };
 
 use super::AgentError;
-use crate::state::{self, State, StateError};
+use crate::{
+    memory,
+    state::{self, State, StateError},
+};
 
 /// A file that is written in place changes several times; it is read when it has been quiet for so long,
 const QUIET: Duration = Duration::from_millis(100);
@@ -45,8 +50,12 @@ pub(super) struct StateFile {
     /// First and last change that was not read yet.
     unread: Option<(Instant, Instant)>,
     look_at: Instant,
-    /// What was read last; `None`: nothing, or it could not be read.
-    text: Option<String>,
+    /// Hash and length of what was read last, of which a copy may be hundreds of megabytes; `None`: nothing, or it could not be
+    /// read.
+    print: Option<(u64, usize)>,
+    /// Keys of the hash.
+    hasher: RandomState,
+    parse_ms: u64,
     failed: Option<io::ErrorKind>,
 }
 
@@ -64,7 +73,9 @@ impl StateFile {
             stamp: None,
             unread: None,
             look_at: Instant::now() + LOOK,
-            text: None,
+            print: None,
+            hasher: RandomState::new(),
+            parse_ms: 0,
             failed: None,
         };
         file.watch()?;
@@ -134,24 +145,36 @@ impl StateFile {
         self.unread = Some((self.unread.map_or(now, |(first, _)| first), now));
     }
 
+    /// How long the last reading took that found something different, in milliseconds.
+    pub(super) fn parse_ms(&self) -> u64 {
+        self.parse_ms
+    }
+
     /// Reads and judges the file; `None` if nothing is different from the last time.
     pub(super) async fn read(&mut self) -> Option<Result<State, StateError>> {
         self.stamp = stamp(&self.path);
-        match fs::read_to_string(&self.path) {
-            Ok(text) => {
+        let begun = Instant::now();
+        let (path, host) = (self.path.clone(), self.host.clone());
+        let (before, hasher) = (self.print, self.hasher.clone());
+        // A large state takes its time, and the server's answers must not wait for it.
+        let read = task::spawn_blocking(move || Version::read(&path, &host, before, &hasher)).await;
+        // What is left of the reading is several times the state.
+        memory::give_back();
+        match read.unwrap_or_else(|error| Version::Unreadable(io::Error::other(error))) {
+            Version::Same => {
                 self.failed = None;
-                if self.text.as_ref() == Some(&text) {
-                    return None;
-                }
-                self.text = Some(text.clone());
-                let (origin, host) = (self.path.display().to_string(), self.host.clone());
-                // A large state takes its time, and events must not wait for it.
-                let judged = task::spawn_blocking(move || state::parse(&text, &origin, Some(&host))).await;
-                Some(judged.unwrap_or_else(|error| Err(self.unreadable(io::Error::other(error)))))
+                None
             }
-            Err(error) if self.failed == Some(error.kind()) => None,
-            Err(error) => {
-                self.text = None;
+            Version::Other { print, judged } => {
+                self.failed = None;
+                self.print = Some(print);
+                self.parse_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(bytes = print.1, parse_ms = self.parse_ms, "read {}", self.path.display());
+                Some(judged.map(|state| *state))
+            }
+            Version::Unreadable(error) if self.failed == Some(error.kind()) => None,
+            Version::Unreadable(error) => {
+                self.print = None;
                 self.failed = Some(error.kind());
                 Some(Err(self.unreadable(error)))
             }
@@ -160,6 +183,36 @@ impl StateFile {
 
     fn unreadable(&self, source: io::Error) -> StateError {
         StateError::Read { path: self.path.clone(), source }
+    }
+}
+
+/// What a look into the file found.
+enum Version {
+    /// What was there before.
+    Same,
+    /// Something else.
+    Other {
+        /// Its hash and length.
+        print: (u64, usize),
+        /// What it is worth.
+        judged: Result<Box<State>, StateError>,
+    },
+    /// Nothing.
+    Unreadable(io::Error),
+}
+
+impl Version {
+    fn read(path: &Path, host: &str, before: Option<(u64, usize)>, hasher: &RandomState) -> Self {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return Self::Unreadable(error),
+        };
+        let print = (hasher.hash_one(text.as_bytes()), text.len());
+        if before == Some(print) {
+            return Self::Same;
+        }
+        let judged = state::parse(&text, &path.display().to_string(), Some(host)).map(Box::new);
+        Self::Other { print, judged }
     }
 }
 

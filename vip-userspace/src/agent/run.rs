@@ -15,6 +15,7 @@ use vip_common::tables::{Config as HostEntry, EipNetwork, Event, OwnerWord, Targ
 use super::{
     AgentError,
     announce::Announcer,
+    converge::Filled,
     error::chain,
     events::Refusal,
     fdb,
@@ -26,17 +27,18 @@ use super::{
     reload::StateFile,
     shared::Shared,
     silent_owner::SilentOwners,
+    table_names::TableNames,
 };
 use crate::{
     api::{
         Timestamp,
-        status::{SyncState, SyncStatus},
+        status::{Durations, SyncState, SyncStatus},
     },
     config::{self, Capacity, Config},
     kernel::{self, Dataplane, EventStream, Tables, XdpMode},
     net::{LinkWatch, NeighbourEvent, NeighbourWatch, NetError, Netlink, RouteWatch, XdpFeatureWatch},
-    plan::{Contents, Desired, Resting},
-    state::{Id, State, StateError},
+    plan::{Assigned, Contents, Resting},
+    state::{State, StateError},
 };
 
 /// How often the owners' words and the meters are looked at, whatever the events say.
@@ -137,12 +139,15 @@ pub(super) struct Agent {
     pub(super) extra_rules: usize,
 
     pub(super) contents: Contents,
-    pub(super) desired: Desired,
+    /// Which entries of the tables belong to the objects of the state.
+    pub(super) assigned: Arc<Assigned>,
+    /// New objects that wait for an index to rest.
+    pub(super) waiting: usize,
+    /// What the tables were last made of, if nothing was left to do then.
+    pub(super) filled: Option<Filled>,
     pub(super) resting: Resting,
-    /// Ids by port index, also of ports that have left.
-    pub(super) port_names: BTreeMap<u32, Id>,
-    /// Ids by slot.
-    pub(super) vip_names: BTreeMap<u32, Id>,
+    pub(super) names: Arc<TableNames>,
+    pub(super) durations: Durations,
     /// Slots whose words are looked at, with the word last seen.
     pub(super) words: BTreeMap<u32, OwnerWord>,
     pub(super) uplink: Option<Uplink>,
@@ -277,6 +282,7 @@ impl Agent {
 
     async fn file_changed(&mut self) {
         let Some(read) = self.file.read().await else { return };
+        self.durations.parse_ms = self.file.parse_ms();
         let judged = judge(&self.config, Some(read), self.links.links(), self.routes.table());
         self.take_judged(judged);
         self.converge().await;

@@ -6,21 +6,23 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use vip_common::tables::{MOVES_PER_VIP, Move, Target};
+use vip_common::tables::{MOVES_PER_VIP, Move};
 
 use super::{
     error::chain,
     history::{History, Record},
+    table_names::TableNames,
 };
 use crate::{
     api::{
         Timestamp,
-        status::{Attachment, DeliveryPath, SyncStatus, UplinkStatus},
+        status::{Attachment, DeliveryPath, Durations, SyncStatus, UplinkStatus},
     },
     config::Config,
     kernel::{KernelError, LossTracing, Tables},
     net::Netlink,
-    state::{Id, State},
+    plan::Assigned,
+    state::State,
 };
 
 /// An interface of a port that exists.
@@ -39,12 +41,11 @@ pub(super) struct InterfaceFacts {
 pub(super) struct Published {
     /// The state in force; `None`: no valid one has been read yet.
     pub(super) state: Option<Arc<State>>,
-    /// Slots by the VIP's id.
-    pub(super) vips: BTreeMap<Id, u32>,
-    /// Indexes of counters by the EIP's id.
-    pub(super) eips: BTreeMap<Id, Target>,
-    /// Ids by port index, also of ports that have left.
-    pub(super) port_names: BTreeMap<u32, Id>,
+    /// Which entries of the tables belong to its objects.
+    pub(super) assigned: Arc<Assigned>,
+    pub(super) names: Arc<TableNames>,
+    /// How long the last reading, planning and applying took.
+    pub(super) durations: Durations,
     /// By name.
     pub(super) interfaces: BTreeMap<String, InterfaceFacts>,
     pub(super) uplink: UplinkStatus,
@@ -52,11 +53,6 @@ pub(super) struct Published {
     pub(super) warnings: Vec<String>,
     /// Entries in use and room, by table.
     pub(super) tables: Vec<(&'static str, u64, u64)>,
-}
-
-/// The id of a port; one that has left, or whose index says nothing any more, has no name.
-pub(super) fn port_name(names: &BTreeMap<u32, Id>, index: u32) -> Id {
-    names.get(&index).map_or_else(|| Id::from("(gone)"), Id::clone)
 }
 
 /// Shared by the agent, which writes, and the server's threads, which read.
@@ -116,7 +112,7 @@ impl Shared {
     }
 
     /// As [`Self::moves`], with a failure logged: the next look reads again.
-    pub(super) fn read_moves(&self, slot: u32, names: &BTreeMap<u32, Id>) -> Vec<Record> {
+    pub(super) fn read_moves(&self, slot: u32, names: &TableNames) -> Vec<Record> {
         self.moves(slot, names).unwrap_or_else(|error| {
             tracing::warn!("{}", chain(&error));
             Vec::new()
@@ -124,13 +120,13 @@ impl Shared {
     }
 
     /// The moves that the tables remember of a slot, the oldest first.
-    pub(super) fn moves(&self, slot: u32, names: &BTreeMap<u32, Id>) -> Result<Vec<Record>, KernelError> {
+    pub(super) fn moves(&self, slot: u32, names: &TableNames) -> Result<Vec<Record>, KernelError> {
         let owner = self.tables.vips.load(slot)?;
         let first = Move::index(slot, 0);
         let mut moves = Vec::new();
         for index in first..first + MOVES_PER_VIP {
             let entry = self.tables.moves.get(index)?;
-            moves.extend(Record::of(&entry, owner.word, |port| port_name(names, port)));
+            moves.extend(Record::of(&entry, owner.word, |port| names.port(port)));
         }
         moves.sort_by_key(|record| record.epoch);
         Ok(moves)

@@ -28,12 +28,12 @@ use crate::{
     api::{
         Timestamp,
         server::{SOCKET_MODE, Socket},
-        status::{SyncState, SyncStatus, UplinkStatus},
+        status::{Durations, SyncState, SyncStatus, UplinkStatus},
     },
     config::{Capacity, Config},
     kernel::{self, Dataplane, EventStream, LossTracing, PinDir},
     net::{LinkWatch, NeighbourWatch, Netdev, Netlink, RouteWatch, XdpFeatureWatch},
-    plan::{Desired, Resting},
+    plan::Resting,
 };
 
 /// Entries of NETWORKS, the unused first one included.
@@ -153,6 +153,7 @@ impl Agent {
             gateway: network.gateway.into(),
         });
         let contents = table_steps::read(&tables)?;
+        let durations = Durations { parse_ms: file.parse_ms(), ..Durations::default() };
         Ok(Self {
             capacity: config.capacity,
             networks: networks.collect(),
@@ -177,9 +178,11 @@ impl Agent {
             sync,
             problems: BTreeMap::new(),
             extra_rules,
-            desired: Desired::default(),
-            port_names: BTreeMap::new(),
-            vip_names: BTreeMap::new(),
+            assigned: Arc::default(),
+            waiting: 0,
+            filled: None,
+            names: Arc::default(),
+            durations,
             words: BTreeMap::new(),
             uplink: None,
             uplink_attached: None,
@@ -221,9 +224,9 @@ impl Agent {
 fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
     Published {
         state: None,
-        vips: BTreeMap::new(),
-        eips: BTreeMap::new(),
-        port_names: BTreeMap::new(),
+        assigned: Arc::default(),
+        names: Arc::default(),
+        durations: Durations::default(),
         interfaces: BTreeMap::new(),
         uplink: UplinkStatus {
             name: config.uplink.clone(),

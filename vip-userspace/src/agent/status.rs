@@ -41,6 +41,7 @@ impl Shared {
             drops: DropCount::list(|reason| drops.get(&reason.index()).copied().unwrap_or_default()),
             losses: self.losses(&facts)?,
             sync: facts.sync.clone(),
+            durations: facts.durations,
             tables: facts
                 .tables
                 .iter()
@@ -55,14 +56,16 @@ impl Shared {
     }
 
     fn port_statuses(&self, facts: &Published) -> Vec<PortStatus> {
-        let ports = facts.state.iter().flat_map(|state| state.ports.values());
-        let ports = ports.filter(|port| *port.host == *self.config.host);
+        let Some(state) = facts.state.as_deref() else { return Vec::new() };
+        let here = state.hosts.find(&self.config.host);
+        let ports = state.ports.iter().filter(|(_, port)| Some(port.host) == here);
         ports
-            .map(|port| {
-                let interface = facts.interfaces.get(&port.interface);
+            .map(|(port, _)| {
+                let name = state.interface(port);
+                let interface = facts.interfaces.get(name);
                 PortStatus {
-                    id: port.id.to_string(),
-                    interface: port.interface.clone(),
+                    id: state.ports.id(port).to_owned(),
+                    interface: name.to_owned(),
                     ifindex: interface.map(|interface| interface.ifindex),
                     attached: interface.map_or(Attachment::None, |interface| interface.attached),
                     path: interface.map(|interface| interface.path),

@@ -96,6 +96,12 @@ pub(super) fn batches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
     })
 }
 
+/// Carries out all steps of a plan.
+pub fn fill(tables: &Tables, steps: &[Step]) -> Result<(), KernelError> {
+    prepare(tables, steps)?;
+    batches(steps).try_for_each(|batch| carry_out(tables, batch))
+}
+
 /// Carries a batch out. If it fails, some of its steps may have been carried out.
 pub(super) fn carry_out(tables: &Tables, batch: &[Step]) -> Result<(), KernelError> {
     match batch {

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use vip_common::{
-    tables::{AddressKind, Move, OwnerWord, Traffic, Way},
+    tables::{Move, OwnerWord, Traffic, Way},
     wire::Mac,
 };
 
@@ -22,20 +22,21 @@ use crate::{
     },
     kernel::KernelError,
     net::BootClock,
-    state::{Eip, EipTarget, Id, Kind, MacAddr, Port, Rights, Router, State, Subnet, Vip, Vpc},
+    state::{Eip, EipTarget, Label, MacAddr, Objects, Port, Ref, Rights, Router, State, Subnet, Vip, Vpc},
 };
 
 /// The objects of a list that are asked for.
-fn chosen<'a, T>(all: &'a BTreeMap<Id, T>, id: Option<&str>) -> Vec<&'a T> {
+fn chosen<T>(all: &Objects<T>, id: Option<&str>) -> Vec<Ref<T>> {
     match id {
-        Some(id) => all.get(id).into_iter().collect(),
-        None => all.values().collect(),
+        Some(id) => all.find(id).into_iter().collect(),
+        None => all.refs().collect(),
     }
 }
 
 /// Name and remark of an object.
-fn words(state: &State, kind: Kind, id: &Id) -> (Option<String>, Option<String>) {
-    state.label(kind, id).map_or((None, None), |label| (label.name.clone(), label.remark.clone()))
+fn words<T>(all: &Objects<T>, object: Ref<T>) -> (Option<String>, Option<String>) {
+    let Label { name, remark } = all.label(object);
+    (name.map(str::to_owned), remark.map(str::to_owned))
 }
 
 fn rights(of: Rights) -> Vec<Right> {
@@ -45,8 +46,24 @@ fn rights(of: Rights) -> Vec<Right> {
         .collect()
 }
 
-fn strings<'a>(ids: impl IntoIterator<Item = &'a Id>) -> Vec<String> {
-    ids.into_iter().map(ToString::to_string).collect()
+/// The ids of objects.
+fn ids<T>(all: &Objects<T>, objects: impl IntoIterator<Item = Ref<T>>) -> Vec<String> {
+    objects.into_iter().map(|object| all.id(object).to_owned()).collect()
+}
+
+/// How many objects of a list belong to each one of another.
+fn count<T>(of: impl Iterator<Item = Ref<T>>, all: &Objects<T>) -> Vec<usize> {
+    let mut counts = vec![0; all.len()];
+    for object in of {
+        if let Some(count) = counts.get_mut(object.index() as usize) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+fn counted<T>(counts: &[usize], object: Ref<T>) -> usize {
+    counts.get(object.index() as usize).copied().unwrap_or_default()
 }
 
 /// One look at the published facts, for the whole of an answer.
@@ -57,10 +74,34 @@ struct View<'a> {
     /// Why something could not be read, if so: the answer is worth nothing then.
     unread: RefCell<Option<String>>,
     clock: Option<BootClock>,
+}
+
+/// What leads to the objects of a list, and what they are bound to: all of it from one pass over the state.
+#[derive(Default)]
+struct Relations {
     /// The EIPs by what they lead to.
-    eips: BTreeMap<&'a EipTarget, &'a Id>,
+    eips: BTreeMap<EipTarget, Ref<Eip>>,
     /// What each port is bound to.
-    bound: BTreeMap<&'a Id, Vec<(&'a Vip, Rights)>>,
+    bound: BTreeMap<Ref<Port>, Vec<(Ref<Vip>, Rights)>>,
+}
+
+impl Relations {
+    /// Of those EIPs and ports that the answer is about: a state may have a million others.
+    fn of(
+        state: &State,
+        wants_eip: impl Fn(EipTarget) -> bool,
+        wants_port: impl Fn(Ref<Port>) -> bool,
+    ) -> Self {
+        let eips = state.eips.iter().filter(|(_, eip)| wants_eip(eip.target));
+        let mut relations =
+            Self { eips: eips.map(|(id, eip)| (eip.target, id)).collect(), ..Self::default() };
+        for (id, vip) in state.vips.iter() {
+            for binding in state.bindings(vip).iter().filter(|binding| wants_port(binding.port)) {
+                relations.bound.entry(binding.port).or_default().push((id, binding.rights));
+            }
+        }
+        relations
+    }
 }
 
 impl<'a> View<'a> {
@@ -69,19 +110,8 @@ impl<'a> View<'a> {
             let reason = facts.sync.error.clone().unwrap_or_else(|| "it was not looked for yet".to_owned());
             return Err(Unavailable::NoState { reason });
         };
-        let eips = state.eips.values().map(|eip| (&eip.target, &eip.id)).collect();
-        let mut bound: BTreeMap<&Id, Vec<(&Vip, Rights)>> = BTreeMap::new();
-        for vip in state.vips.values() {
-            for (port, rights) in &vip.bindings {
-                bound.entry(port).or_default().push((vip, *rights));
-            }
-        }
         let (clock, unread) = (BootClock::now().ok(), RefCell::default());
-        Ok(Self { shared, facts, state, unread, clock, eips, bound })
-    }
-
-    fn state(&self) -> &'a State {
-        self.state
+        Ok(Self { shared, facts, state, unread, clock })
     }
 
     /// What was read; `None`, and no answer in the end, if it could not be.
@@ -95,22 +125,22 @@ impl<'a> View<'a> {
     }
 
     /// The EIP that leads to a target.
-    fn eip_of(&self, target: &EipTarget) -> Option<String> {
-        self.eips.get(target).map(ToString::to_string)
+    fn eip_of(&self, relations: &Relations, target: EipTarget) -> Option<String> {
+        relations.eips.get(&target).map(|eip| self.state.eips.id(*eip).to_owned())
     }
 
     /// The word of a VIP; one that is not in the tables is unowned.
-    fn word(&self, vip: &Id) -> OwnerWord {
-        let slot = self.facts.vips.get(vip);
-        slot.and_then(|&slot| self.read(self.shared.tables.vips.load(slot)))
+    fn word(&self, vip: Ref<Vip>) -> OwnerWord {
+        let slot = self.facts.assigned.vips.get(vip);
+        slot.and_then(|slot| self.read(self.shared.tables.vips.load(slot)))
             .map_or(OwnerWord::default(), |entry| entry.word)
     }
 
     /// The port that owns a VIP.
-    fn owner(&self, vip: &Id) -> Option<(&'a Port, OwnerWord)> {
+    fn owner(&self, vip: Ref<Vip>) -> Option<(Ref<Port>, OwnerWord)> {
         let word = self.word(vip);
-        let name = self.facts.port_names.get(&word.port()).filter(|_| word.port() != 0)?;
-        Some((self.state().ports.get(name)?, word))
+        let port = self.facts.names.present_port(word.port()).filter(|_| word.port() != 0)?;
+        Some((port, word))
     }
 
     /// Words for people about a moment of the programs' clock.
@@ -118,104 +148,144 @@ impl<'a> View<'a> {
         self.clock.map(|clock| Timestamp::new(clock.system_time(boot_ns)))
     }
 
-    fn host(&self, host: &crate::state::Host) -> HostView {
-        let (name, remark) = words(self.state(), Kind::Host, &host.id);
-        HostView {
-            id: host.id.to_string(),
-            vtep: host.vtep,
-            this: *host.id == *self.shared.config.host,
-            ports: self.state().ports.values().filter(|port| port.host == host.id).count(),
-            name,
-            remark,
-        }
+    fn hosts(&self, id: Option<&str>) -> Vec<HostView> {
+        let state = self.state;
+        let ports = count(state.ports.values().map(|port| port.host), &state.hosts);
+        let view = |host| {
+            let (name, remark) = words(&state.hosts, host);
+            let id = state.hosts.id(host);
+            HostView {
+                id: id.to_owned(),
+                vtep: state.hosts[host].vtep,
+                this: *id == *self.shared.config.host,
+                ports: counted(&ports, host),
+                name,
+                remark,
+            }
+        };
+        chosen(&state.hosts, id).into_iter().map(view).collect()
     }
 
-    fn vpc(&self, vpc: &Vpc) -> VpcView {
-        let state = self.state();
-        let (name, remark) = words(state, Kind::Vpc, &vpc.id);
-        let subnets = state.subnets.values().filter(|subnet| subnet.vpc == vpc.id).map(|subnet| &subnet.id);
-        VpcView {
-            id: vpc.id.to_string(),
-            vni: vpc.vni,
-            peers: strings(&vpc.peers),
-            subnets: strings(subnets),
-            ports: state.ports.values().filter(|port| port.vpc == vpc.id).count(),
-            vips: state.vips.values().filter(|vip| vip.vpc == vpc.id).count(),
-            name,
-            remark,
-        }
+    fn vpcs(&self, id: Option<&str>) -> Vec<VpcView> {
+        let state = self.state;
+        let ports = count(state.ports.values().map(|port| state.vpc_of_port(port)), &state.vpcs);
+        let vips = count(state.vips.values().map(|vip| state.vpc_of_vip(vip)), &state.vpcs);
+        let view = |vpc| {
+            let (name, remark) = words(&state.vpcs, vpc);
+            let Vpc { vni, peers } = &state.vpcs[vpc];
+            let subnets = state.subnets.iter().filter(|(_, subnet)| subnet.vpc == vpc).map(|(id, _)| id);
+            VpcView {
+                id: state.vpcs.id(vpc).to_owned(),
+                vni: *vni,
+                peers: ids(&state.vpcs, peers.iter().copied()),
+                subnets: ids(&state.subnets, subnets),
+                ports: counted(&ports, vpc),
+                vips: counted(&vips, vpc),
+                name,
+                remark,
+            }
+        };
+        chosen(&state.vpcs, id).into_iter().map(view).collect()
     }
 
-    fn subnet(&self, subnet: &Subnet) -> SubnetView {
-        let state = self.state();
-        let (name, remark) = words(state, Kind::Subnet, &subnet.id);
-        SubnetView {
-            id: subnet.id.to_string(),
-            vpc: subnet.vpc.to_string(),
-            cidr: subnet.cidr,
-            gateway: subnet.gateway,
-            router: match subnet.router {
-                Router::Vip => RouterView::Vip,
-                Router::External => RouterView::External,
-            },
-            ports: state.ports.values().filter(|port| port.subnet == subnet.id).count(),
-            vips: state.vips.values().filter(|vip| vip.subnet == subnet.id).count(),
-            name,
-            remark,
-        }
+    fn subnets(&self, id: Option<&str>) -> Vec<SubnetView> {
+        let state = self.state;
+        let ports = count(state.ports.values().map(|port| port.subnet), &state.subnets);
+        let vips = count(state.vips.values().map(|vip| vip.subnet), &state.subnets);
+        let view = |subnet| {
+            let (name, remark) = words(&state.subnets, subnet);
+            let Subnet { vpc, cidr, gateway, router } = &state.subnets[subnet];
+            SubnetView {
+                id: state.subnets.id(subnet).to_owned(),
+                vpc: state.vpcs.id(*vpc).to_owned(),
+                cidr: *cidr,
+                gateway: *gateway,
+                router: match router {
+                    Router::Vip => RouterView::Vip,
+                    Router::External => RouterView::External,
+                },
+                ports: counted(&ports, subnet),
+                vips: counted(&vips, subnet),
+                name,
+                remark,
+            }
+        };
+        chosen(&state.subnets, id).into_iter().map(view).collect()
     }
 
-    fn port(&self, port: &Port) -> PortView {
-        let state = self.state();
-        let (name, remark) = words(state, Kind::Port, &port.id);
-        let bound = self.bound.get(&port.id).map_or(&[][..], Vec::as_slice);
-        let owns = bound.iter().map(|(vip, _)| &vip.id);
-        let owns = owns.filter(|vip| self.owner(vip).is_some_and(|(owner, _)| owner.id == port.id));
-        let here = *port.host == *self.shared.config.host;
+    fn ports(&self, id: Option<&str>) -> Vec<PortView> {
+        let ports = chosen(&self.state.ports, id);
+        let wanted = |port: Ref<Port>| id.is_none() || ports.contains(&port);
+        let of_ports = |target| matches!(target, EipTarget::Port(port) if wanted(port));
+        let relations = Relations::of(self.state, of_ports, wanted);
+        ports.iter().map(|port| self.port(&relations, *port)).collect()
+    }
+
+    fn port(&self, relations: &Relations, port: Ref<Port>) -> PortView {
+        let state = self.state;
+        let (name, remark) = words(&state.ports, port);
+        let what = &state.ports[port];
+        let bound = relations.bound.get(&port).map_or(&[][..], Vec::as_slice);
+        let owns = bound.iter().map(|(vip, _)| *vip);
+        let owns = owns.filter(|vip| self.owner(*vip).is_some_and(|(owner, _)| owner == port));
+        let host = state.hosts.id(what.host);
+        let here = *host == *self.shared.config.host;
+        let interface = state.interface(port);
         PortView {
-            id: port.id.to_string(),
-            vpc: port.vpc.to_string(),
-            subnet: port.subnet.to_string(),
-            address: port.address,
-            mac: port.mac,
-            host: port.host.to_string(),
-            interface: port.interface.clone(),
-            ifindex: self.facts.interfaces.get(&port.interface).filter(|_| here).map(|facts| facts.ifindex),
-            source_dest_check: port.source_dest_check,
-            eip: self.eip_of(&EipTarget::Port(Id::clone(&port.id))),
-            owns: strings(owns),
+            id: state.ports.id(port).to_owned(),
+            vpc: state.vpcs.id(state.vpc_of_port(what)).to_owned(),
+            subnet: state.subnets.id(what.subnet).to_owned(),
+            address: what.address,
+            mac: what.mac,
+            host: host.to_owned(),
+            interface: interface.to_owned(),
+            ifindex: self.facts.interfaces.get(interface).filter(|_| here).map(|facts| facts.ifindex),
+            source_dest_check: what.source_dest_check,
+            eip: self.eip_of(relations, EipTarget::Port(port)),
+            owns: ids(&state.vips, owns),
             bound: bound
                 .iter()
-                .map(|(vip, of)| VipBinding { vip: vip.id.to_string(), rights: rights(*of) })
+                .map(|(vip, of)| VipBinding { vip: state.vips.id(*vip).to_owned(), rights: rights(*of) })
                 .collect(),
             name,
             remark,
         }
     }
 
-    fn vip(&self, vip: &Vip) -> VipView {
-        let state = self.state();
-        let (name, remark) = words(state, Kind::Vip, &vip.id);
-        let owner = self.owner(&vip.id).map(|(port, word)| self.owner_view(vip, port, word));
+    fn vips(&self, id: Option<&str>) -> Vec<VipView> {
+        let vips = chosen(&self.state.vips, id);
+        let of_vips = |target| matches!(target, EipTarget::Vip(vip) if id.is_none() || vips.contains(&vip));
+        let relations = Relations::of(self.state, of_vips, |_| false);
+        vips.iter().map(|vip| self.vip(&relations, *vip)).collect()
+    }
+
+    fn vip(&self, relations: &Relations, vip: Ref<Vip>) -> VipView {
+        let state = self.state;
+        let (name, remark) = words(&state.vips, vip);
+        let what = &state.vips[vip];
+        let owner = self.owner(vip).map(|(port, word)| self.owner_view(vip, port, word));
         let tables = &self.shared.tables;
-        let slot = self.facts.vips.get(&vip.id);
-        let traffic = slot.and_then(|&slot| self.read(tables.vips.all_traffic(slot))).unwrap_or_default();
+        let slot = self.facts.assigned.vips.get(vip);
+        let traffic = slot.and_then(|slot| self.read(tables.vips.all_traffic(slot))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
         VipView {
-            id: vip.id.to_string(),
-            vpc: vip.vpc.to_string(),
-            subnet: vip.subnet.to_string(),
-            address: vip.address,
+            id: state.vips.id(vip).to_owned(),
+            vpc: state.vpcs.id(state.vpc_of_vip(what)).to_owned(),
+            subnet: state.subnets.id(what.subnet).to_owned(),
+            address: what.address,
             state: if owner.is_some() { VipState::Owned } else { VipState::Unowned },
-            epoch: owner.as_ref().map_or_else(|| self.word(&vip.id).epoch(), |owner| owner.epoch),
+            epoch: owner.as_ref().map_or_else(|| self.word(vip).epoch(), |owner| owner.epoch),
             owner,
-            bound: vip
-                .bindings
+            bound: state
+                .bindings(what)
                 .iter()
-                .map(|(port, of)| PortBinding { port: port.to_string(), rights: rights(*of) })
+                .map(|binding| PortBinding {
+                    port: state.ports.id(binding.port).to_owned(),
+                    rights: rights(binding.rights),
+                })
                 .collect(),
-            eip: self.eip_of(&EipTarget::Vip(Id::clone(&vip.id))),
-            vrids: vip.vrids.iter().copied().collect(),
+            eip: self.eip_of(relations, EipTarget::Vip(vip)),
+            vrids: what.vrids().collect(),
             packets_in,
             bytes_in,
             packets_out,
@@ -225,18 +295,20 @@ impl<'a> View<'a> {
         }
     }
 
-    fn owner_view(&self, vip: &Vip, port: &Port, word: OwnerWord) -> OwnerView {
-        let entry = self.facts.vips.get(&vip.id).and_then(|&slot| {
+    fn owner_view(&self, vip: Ref<Vip>, port: Ref<Port>, word: OwnerWord) -> OwnerView {
+        let state = self.state;
+        let entry = self.facts.assigned.vips.get(vip).and_then(|slot| {
             let entry = self.read(self.shared.tables.moves.get(Move::index(slot, word.epoch())))?;
             (entry.epoch == word.epoch() && entry.port == word.port() && entry.at != 0).then_some(entry)
         });
+        let Port { host, mac, .. } = &state.ports[port];
         let mac = match word.vrid() {
-            0 => port.mac,
+            0 => *mac,
             vrid => MacAddr::new(Mac::of_vrid(vrid).octets()),
         };
         OwnerView {
-            port: port.id.to_string(),
-            host: port.host.to_string(),
+            port: state.ports.id(port).to_owned(),
+            host: state.hosts.id(*host).to_owned(),
             mac,
             epoch: word.epoch(),
             since: entry.and_then(|entry| self.time(entry.at)),
@@ -246,35 +318,36 @@ impl<'a> View<'a> {
         }
     }
 
-    fn eip(&self, eip: &Eip) -> Option<EipView> {
-        let state = self.state();
-        let (name, remark) = words(state, Kind::Eip, &eip.id);
-        let (vpc, vip, port, inner, served_by) = match &eip.target {
-            EipTarget::Vip(id) => {
-                let vip = state.vips.get(id)?;
-                let served_by = self.owner(id).map(|(port, _)| port.id.to_string());
-                (&vip.vpc, Some(id.to_string()), None, vip.address, served_by)
+    fn eip(&self, eip: Ref<Eip>) -> EipView {
+        let state = self.state;
+        let (name, remark) = words(&state.eips, eip);
+        let &Eip { address, target } = &state.eips[eip];
+        let port_id = |port| state.ports.id(port).to_owned();
+        let (vpc, vip, port, inner, served_by) = match target {
+            EipTarget::Vip(vip) => {
+                let what = &state.vips[vip];
+                let served_by = self.owner(vip).map(|(port, _)| port_id(port));
+                let id = state.vips.id(vip).to_owned();
+                (state.vpc_of_vip(what), Some(id), None, what.address, served_by)
             }
-            EipTarget::Port(id) => {
-                let port = state.ports.get(id)?;
-                (&port.vpc, None, Some(id.to_string()), port.address, Some(id.to_string()))
+            EipTarget::Port(port) => {
+                let what = &state.ports[port];
+                (state.vpc_of_port(what), None, Some(port_id(port)), what.address, Some(port_id(port)))
             }
         };
         let tables = &self.shared.tables;
-        let target = self.facts.eips.get(&eip.id).and_then(|target| target.kind());
-        let traffic = match target {
-            Some(AddressKind::Vip(slot)) => self.read(tables.vips.traffic(slot, Way::Eip)),
-            Some(AddressKind::Fixed(index)) => self.read(tables.ports.traffic(index)),
-            _ => None,
-        }
-        .unwrap_or_default();
+        let index = self.facts.assigned.eips.get(eip);
+        let traffic = index.and_then(|index| match target {
+            EipTarget::Vip(_) => self.read(tables.vips.traffic(index, Way::Eip)),
+            EipTarget::Port(_) => self.read(tables.ports.traffic(index)),
+        });
+        let traffic = traffic.unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
-        let network =
-            self.shared.config.eip_networks.iter().find(|network| network.cidr.contains(eip.address));
-        Some(EipView {
-            id: eip.id.to_string(),
-            address: eip.address,
-            vpc: vpc.to_string(),
+        let network = self.shared.config.eip_networks.iter().find(|network| network.cidr.contains(address));
+        EipView {
+            id: state.eips.id(eip).to_owned(),
+            address,
+            vpc: state.vpcs.id(vpc).to_owned(),
             vip,
             port,
             inner,
@@ -286,7 +359,7 @@ impl<'a> View<'a> {
             bytes_out,
             name,
             remark,
-        })
+        }
     }
 }
 
@@ -294,43 +367,38 @@ impl Source for Shared {
     fn hosts(&self, id: Option<&str>) -> Result<Vec<HostView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().hosts, id).into_iter();
-        view.answer(all.map(|host| view.host(host)).collect())
+        view.answer(view.hosts(id))
     }
 
     fn vpcs(&self, id: Option<&str>) -> Result<Vec<VpcView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().vpcs, id).into_iter();
-        view.answer(all.map(|vpc| view.vpc(vpc)).collect())
+        view.answer(view.vpcs(id))
     }
 
     fn subnets(&self, id: Option<&str>) -> Result<Vec<SubnetView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().subnets, id).into_iter();
-        view.answer(all.map(|subnet| view.subnet(subnet)).collect())
+        view.answer(view.subnets(id))
     }
 
     fn ports(&self, id: Option<&str>) -> Result<Vec<PortView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().ports, id).into_iter();
-        view.answer(all.map(|port| view.port(port)).collect())
+        view.answer(view.ports(id))
     }
 
     fn vips(&self, id: Option<&str>) -> Result<Vec<VipView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().vips, id).into_iter();
-        view.answer(all.map(|vip| view.vip(vip)).collect())
+        view.answer(view.vips(id))
     }
 
     fn eips(&self, id: Option<&str>) -> Result<Vec<EipView>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        let all = chosen(&view.state().eips, id).into_iter();
-        view.answer(all.filter_map(|eip| view.eip(eip)).collect())
+        let all = chosen(&view.state.eips, id).into_iter();
+        view.answer(all.map(|eip| view.eip(eip)).collect())
     }
 
     fn status(&self) -> Result<StatusView, Unavailable> {
@@ -340,13 +408,11 @@ impl Source for Shared {
     fn history(&self, vip: &str) -> Result<Option<Vec<MoveView>>, Unavailable> {
         let facts = self.published();
         let view = View::of(self, &facts)?;
-        if !view.state().vips.contains_key(vip) {
-            return Ok(None);
-        }
-        let Some(&slot) = view.facts.vips.get(vip) else { return Ok(Some(Vec::new())) };
+        let Some(vip) = view.state.vips.find(vip) else { return Ok(None) };
+        let Some(slot) = view.facts.assigned.vips.get(vip) else { return view.answer(Some(Vec::new())) };
         // A copy: what is new in the tables is for the agent to find and to tell.
         let mut history = Self::history(self).copy_of(slot);
-        history.merge(slot, view.read(self.moves(slot, &view.facts.port_names)).unwrap_or_default());
+        history.merge(slot, view.read(self.moves(slot, &view.facts.names)).unwrap_or_default());
         let moves = history.of(slot).filter_map(|record| {
             Some(MoveView {
                 epoch: record.epoch,

@@ -31,6 +31,8 @@ pub struct StatusView {
     pub losses: LossStatus,
     /// What became of the desired state.
     pub sync: SyncStatus,
+    /// How long the last change of the state took.
+    pub durations: Durations,
     /// How full the tables are.
     pub tables: Vec<TableUse>,
     /// Events of the programs that did not reach vipd. It re-reads the tables then, so no move is missed.
@@ -184,6 +186,17 @@ pub struct SyncStatus {
     pub loaded_at: Option<Timestamp>,
     /// What is wrong, unless `in_sync`.
     pub error: Option<String>,
+}
+
+/// How long the parts of the last change of the state took, in milliseconds; 0: less than one, or not done yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durations {
+    /// Reading the file, and judging it by itself.
+    pub parse_ms: u64,
+    /// Working out the steps to it.
+    pub plan_ms: u64,
+    /// Carrying them out.
+    pub apply_ms: u64,
 }
 
 /// Whether the traffic is what the file asks for.

@@ -37,6 +37,8 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         drops,
         losses,
         sync,
+        // For those who watch a large state; people see that it is in force.
+        durations: _,
         tables,
         events_lost,
         warnings,

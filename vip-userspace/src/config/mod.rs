@@ -269,7 +269,7 @@ impl Judge {
             let router =
                 self.note("eip_networks[].gateway", gateway.line, words::read_address(&gateway.value));
             let (Some(prefix), Some(router)) = (prefix, router) else { continue };
-            let place = words::judge_place(router, prefix, &format!("network {}", id.value));
+            let place = words::judge_place(router, prefix, || format!("network {}", id.value));
             self.note("eip_networks[].gateway", gateway.line, place);
             for other in &networks {
                 if other.id == id.value {

@@ -3,7 +3,7 @@
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, RingBuf},
-    programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+    programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, TestRunResult, XdpMode, xdp::XdpLink},
 };
 use vip_common::{
     pipeline::Verdict,
@@ -76,6 +76,16 @@ impl Runner {
 
     /// Loads the programs of an object.
     pub fn load_object(object: &[u8], capacity: &Capacity) -> Result<Self, KernelError> {
+        Self::load_observed(object, capacity, 1)
+    }
+
+    /// Loads the programs of an object as a host runs them, to the last instruction: no verdict is kept, so [`Self::run`]
+    /// tells [`Verdict::NotOurs`] always. For measuring.
+    pub fn load_unobserved(object: &[u8], capacity: &Capacity) -> Result<Self, KernelError> {
+        Self::load_observed(object, capacity, 0)
+    }
+
+    fn load_observed(object: &[u8], capacity: &Capacity, observed: u32) -> Result<Self, KernelError> {
         let cpus = cpus()?;
         let mut loader = EbpfLoader::new();
         for (name, shape) in shape::expected(&programs::parse(object)?, capacity)? {
@@ -83,7 +93,7 @@ impl Runner {
         }
         let pins = TemporaryPins::new()?;
         chunked::provide(&mut loader, capacity, &cpus, |name| pins.table(name))?;
-        loader.override_global(OBSERVED, &1_u32, true);
+        loader.override_global(OBSERVED, &observed, true);
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
         let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
@@ -101,6 +111,25 @@ impl Runner {
     /// The tables.
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// A loaded program, for a table of programs of somebody else's.
+    pub fn program(&mut self, program: RunnerProgram) -> Result<&ProgramFd, KernelError> {
+        let (name, fd) = match program {
+            RunnerProgram::Uplink => (UPLINK, programs::xdp(&mut self.ebpf)?.fd()),
+            RunnerProgram::UplinkTc => (UPLINK_TC, programs::classifier(&mut self.ebpf, UPLINK_TC)?.fd()),
+            RunnerProgram::Port => (PORT, programs::classifier(&mut self.ebpf, PORT)?.fd()),
+        };
+        fd.map_err(programs::failed("refer to", name))
+    }
+
+    /// Puts the XDP program on an interface of this network namespace, in its driver, until the link is dropped.
+    pub fn attach_uplink(&mut self, ifindex: u32) -> Result<XdpLink, KernelError> {
+        let program = programs::xdp(&mut self.ebpf)?;
+        program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .and_then(|link| program.take_link(link))
+            .map_err(programs::failed("attach", UPLINK))
     }
 
     /// Runs a packet (from its Ethernet header on, at least 14 bytes) through a program once. A TC program sees it as received

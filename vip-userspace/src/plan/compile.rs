@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    hash::Hash,
+    marker::PhantomData,
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use vip_common::{
@@ -18,7 +21,7 @@ use super::{
     contents::{AddressEntry, Contents, Place, Prefix},
     indexes::{Indexes, NoIndex, Pool},
 };
-use crate::state::{self, EipTarget, Id, Kind, Router, State};
+use crate::state::{self, Eip, EipTarget, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip};
 
 /// What the plan needs to know of a port's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,17 +105,63 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Which indexes the objects of one kind have, as far as they are in the tables. Good for the state that it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given<T> {
+    /// By place in the state.
+    indexes: Vec<u32>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Given<T> {
+    /// Stands for no index; no table is that large.
+    const NONE: u32 = u32::MAX;
+
+    fn none(objects: &Objects<T>) -> Self {
+        Self { indexes: vec![Self::NONE; objects.len()], of: PhantomData }
+    }
+
+    fn set(&mut self, object: Ref<T>, index: u32) {
+        if let Some(place) = self.indexes.get_mut(object.index() as usize) {
+            *place = index;
+        }
+    }
+
+    /// The index of an object; `None`: it is not in the tables.
+    pub fn get(&self, object: Ref<T>) -> Option<u32> {
+        self.indexes.get(object.index() as usize).copied().filter(|index| *index != Self::NONE)
+    }
+
+    /// The objects that are in the tables, with their indexes.
+    pub fn iter(&self) -> impl Iterator<Item = (Ref<T>, u32)> {
+        (0..).map(Ref::at).zip(self.indexes.iter().copied()).filter(|(_, index)| *index != Self::NONE)
+    }
+}
+
+impl<T> Default for Given<T> {
+    fn default() -> Self {
+        Self { indexes: Vec::new(), of: PhantomData }
+    }
+}
+
+/// Which entries of the tables belong to which objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// Port indexes.
+    pub ports: Given<Port>,
+    /// Slots.
+    pub vips: Given<Vip>,
+    /// The slot of the VIP, or the index of the port, that an EIP leads to.
+    pub eips: Given<Eip>,
+}
+
 /// What the tables shall contain.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// The entries.
     pub contents: Contents,
-    /// Port indexes by id, of the ports that are in the tables.
-    pub ports: BTreeMap<Id, u32>,
-    /// Slots by the VIP's id.
-    pub vips: BTreeMap<Id, u32>,
-    /// Where EIPs lead, by the EIP's id.
-    pub eips: BTreeMap<Id, Target>,
+    /// The objects that are in the tables. Shared, because it outlives the contents.
+    pub assigned: Arc<Assigned>,
     /// What is not in them, and why.
     pub refused: Vec<Refused>,
 }
@@ -131,222 +180,342 @@ pub fn compile(
         state,
         networks,
         interfaces,
-        subnets: BTreeMap::new(),
-        desired: Desired::default(),
+        subnets: Given::none(&state.subnets),
+        assigned: Assigned {
+            ports: Given::none(&state.ports),
+            vips: Given::none(&state.vips),
+            eips: Given::none(&state.eips),
+        },
+        addresses: Vec::new(),
+        contents: Contents::default(),
+        refused: Vec::new(),
         resting: BTreeSet::new(),
     };
-    for (index, network) in (1..).zip(networks) {
-        compiler.desired.contents.networks.insert(index, *network);
-    }
-    compiler.subnets(indexes);
-    compiler.ports(indexes);
-    compiler.vips(indexes);
-    compiler.eips(indexes);
-    compiler.desired
+    // All indexes before any entry, so that each entry is made once and whole.
+    compiler.give_subnets(indexes);
+    compiler.give_ports(indexes);
+    compiler.give_vips(indexes);
+    compiler.give_eips(indexes);
+    compiler.networks();
+    compiler.subnets();
+    compiler.eips();
+    compiler.ports();
+    compiler.vips();
+    // Sorted first and built as a whole, the tables of a million entries have no gaps.
+    compiler.contents.addresses = compiler.addresses.into_iter().collect();
+    Desired { contents: compiler.contents, assigned: Arc::new(compiler.assigned), refused: compiler.refused }
 }
+
+/// How an address leaves: EIP, and its network's index.
+type Leaves = (Ipv4, u16);
 
 struct Compiler<'a> {
     state: &'a State,
     networks: &'a [EipNetwork],
     interfaces: &'a Interfaces,
-    subnets: BTreeMap<Id, u32>,
-    desired: Desired,
-    /// What is not in the tables because an index rests.
-    resting: BTreeSet<(Kind, Id)>,
+    subnets: Given<Subnet>,
+    assigned: Assigned,
+    addresses: Vec<(Place, AddressEntry)>,
+    contents: Contents,
+    refused: Vec<Refused>,
+    /// What is not in the tables because an index rests, by kind and place.
+    resting: BTreeSet<(Kind, u32)>,
 }
 
 impl Compiler<'_> {
-    fn vni(&self, vpc: &Id) -> Option<u32> {
-        self.state.vpcs.get(vpc).map(|vpc| vpc.vni)
+    fn vni(&self, subnet: Ref<Subnet>) -> u32 {
+        self.state.vpcs[self.state.subnets[subnet].vpc].vni
     }
 
-    /// What an object needs is refused before the object is.
-    fn refuse(&mut self, kind: Kind, id: &Id, reason: Reason) {
-        let rests = |kind: Kind, id: &Id| self.resting.contains(&(kind, Id::clone(id)));
-        let resting = match &reason {
-            Reason::Resting => true,
-            Reason::Without { kind, id } => rests(*kind, id),
-            Reason::Member { id } => rests(Kind::Port, id),
-            Reason::Full { .. } | Reason::Members | Reason::Vrids => false,
-        };
+    /// What an object needs is refused before the object is. `resting`: nothing is wrong but that an index rests.
+    fn refuse(&mut self, kind: Kind, (place, id): (u32, &str), reason: Reason, resting: bool) {
         if resting {
-            self.resting.insert((kind, Id::clone(id)));
+            self.resting.insert((kind, place));
         }
-        self.desired.refused.push(Refused { kind, id: Id::clone(id), reason, resting });
+        self.refused.push(Refused { kind, id: Id::from(id), reason, resting });
+    }
+
+    /// Refuses an object that needs another one, which is not in the tables.
+    fn refuse_without(&mut self, kind: Kind, object: (u32, &str), (needed, place, id): (Kind, u32, &str)) {
+        let resting = self.resting.contains(&(needed, place));
+        self.refuse(kind, object, Reason::Without { kind: needed, id: Id::from(id) }, resting);
     }
 
     /// Gives indexes; what gets none is refused.
-    fn assign<K: Ord + Copy>(
+    fn give<T, K: Hash + Eq + Copy>(
         &mut self,
-        kind: Kind,
+        (kind, objects): (Kind, &Objects<T>),
         pool: &Pool<K>,
-        wanted: Vec<(Id, K)>,
-    ) -> BTreeMap<Id, u32> {
-        let (ids, keys): (Vec<Id>, Vec<K>) = wanted.into_iter().unzip();
-        let mut assigned = BTreeMap::new();
-        for (id, index) in ids.into_iter().zip(pool.assign(&keys)) {
+        wanted: &[(Ref<T>, K)],
+    ) -> Given<T> {
+        let mut given = Given::none(objects);
+        for (&(object, _), index) in wanted.iter().zip(pool.assign(wanted.iter().map(|(_, key)| *key))) {
+            let named = (object.index(), objects.id(object));
             match index {
-                Ok(index) => drop(assigned.insert(id, index)),
+                Ok(index) => given.set(object, index),
                 Err(NoIndex::Full { capacity }) => {
-                    self.refuse(kind, &id, Reason::Full { table: pool.table, capacity });
+                    self.refuse(kind, named, Reason::Full { table: pool.table, capacity }, false);
                 }
-                Err(NoIndex::Resting) => self.refuse(kind, &id, Reason::Resting),
+                Err(NoIndex::Resting) => self.refuse(kind, named, Reason::Resting, true),
             }
         }
-        assigned
+        given
     }
 
-    /// Leaves out the objects whose subnet is not in the tables.
-    fn with_subnet<'o, T>(
+    /// The objects whose subnet is in the tables, with the keys of their indexes; the others are refused.
+    fn with_subnet<T, K>(
         &mut self,
-        kind: Kind,
-        objects: &'o BTreeMap<Id, T>,
-        subnet_of: impl Fn(&T) -> &Id,
-    ) -> Vec<&'o T> {
-        let mut served = Vec::new();
-        for (id, object) in objects {
-            let subnet = subnet_of(object);
-            if self.subnets.contains_key(subnet) {
-                served.push(object);
+        (kind, objects): (Kind, &Objects<T>),
+        subnet_of: impl Fn(&T) -> Ref<Subnet>,
+        key: impl Fn(u32, &T) -> K,
+    ) -> Vec<(Ref<T>, K)> {
+        let mut served = Vec::with_capacity(objects.len());
+        for (object, what) in objects.iter() {
+            let subnet = subnet_of(what);
+            if self.subnets.get(subnet).is_some() {
+                served.push((object, key(self.vni(subnet), what)));
             } else {
-                self.refuse(kind, id, Reason::Without { kind: Kind::Subnet, id: Id::clone(subnet) });
+                let needed = (Kind::Subnet, subnet.index(), self.state.subnets.id(subnet));
+                self.refuse_without(kind, (object.index(), objects.id(object)), needed);
             }
         }
         served
     }
 
-    fn subnets(&mut self, indexes: &Indexes) {
-        let state = self.state;
-        let wanted = state
-            .subnets
-            .values()
-            .filter_map(|subnet| {
-                Some((Id::clone(&subnet.id), (self.vni(&subnet.vpc)?, subnet.gateway.into())))
-            })
+    fn give_subnets(&mut self, indexes: &Indexes) {
+        let subnets = &self.state.subnets;
+        let wanted: Vec<_> = subnets
+            .iter()
+            .map(|(subnet, what)| (subnet, (self.vni(subnet), Ipv4::from(what.gateway))))
             .collect();
-        self.subnets = self.assign(Kind::Subnet, &indexes.subnets, wanted);
-        for (id, &index) in &self.subnets {
-            let Some(subnet) = state.subnets.get(id) else { continue };
-            let Some(vpc) = state.vpcs.get(&subnet.vpc) else { continue };
-            let contents = &mut self.desired.contents;
-            let kind = match subnet.router {
+        self.subnets = self.give((Kind::Subnet, subnets), &indexes.subnets, &wanted);
+    }
+
+    fn give_ports(&mut self, indexes: &Indexes) {
+        let ports = (Kind::Port, &self.state.ports);
+        let wanted = self.with_subnet(ports, |port| port.subnet, |vni, port| (vni, port.mac.octets()));
+        self.assigned.ports = self.give(ports, &indexes.ports, &wanted);
+    }
+
+    fn give_vips(&mut self, indexes: &Indexes) {
+        let vips = (Kind::Vip, &self.state.vips);
+        let wanted = self.with_subnet(vips, |vip| vip.subnet, |vni, vip| (vni, Ipv4::from(vip.address)));
+        self.assigned.vips = self.give(vips, &indexes.slots, &wanted);
+    }
+
+    fn give_eips(&mut self, indexes: &Indexes) {
+        let state = self.state;
+        let mut wanted = Vec::with_capacity(state.eips.len());
+        for (eip, what) in state.eips.iter() {
+            let (index, needed) = match what.target {
+                EipTarget::Vip(vip) => {
+                    (self.assigned.vips.get(vip), (Kind::Vip, vip.index(), state.vips.id(vip)))
+                }
+                EipTarget::Port(port) => {
+                    (self.assigned.ports.get(port), (Kind::Port, port.index(), state.ports.id(port)))
+                }
+            };
+            if let Some(index) = index {
+                wanted.push((eip, index));
+            } else {
+                self.refuse_without(Kind::Eip, (eip.index(), state.eips.id(eip)), needed);
+            }
+        }
+        let addresses = wanted.iter().map(|(eip, _)| Ipv4::from(state.eips[*eip].address));
+        for (&(eip, index), admitted) in wanted.iter().zip(indexes.eips.admit(addresses)) {
+            if let Err(NoIndex::Full { capacity }) = admitted {
+                let reason = Reason::Full { table: "EIPs", capacity };
+                self.refuse(Kind::Eip, (eip.index(), state.eips.id(eip)), reason, false);
+            } else {
+                self.assigned.eips.set(eip, index);
+            }
+        }
+    }
+
+    fn networks(&mut self) {
+        self.contents.networks = (1..).zip(self.networks.iter().copied()).collect();
+    }
+
+    fn subnets(&mut self) {
+        let state = self.state;
+        for (subnet, index) in self.subnets.iter() {
+            let what = &state.subnets[subnet];
+            let vpc = &state.vpcs[what.vpc];
+            let kind = match what.router {
                 Router::Vip => AddressKind::Gateway(index),
                 Router::External => AddressKind::ExternalGateway(index),
             };
-            contents.addresses.insert((vpc.vni, subnet.gateway.into()), AddressEntry::new(kind));
-            let peers = vpc.peers.iter().filter_map(|peer| state.vpcs.get(peer));
-            for vni in peers.map(|peer| peer.vni).chain([vpc.vni]) {
-                let prefix =
-                    Prefix { vni, network: subnet.cidr.network().into(), length: subnet.cidr.prefix() };
-                contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index, root: 0 });
+            self.addresses.push(((vpc.vni, what.gateway.into()), AddressEntry::new(kind)));
+            for vni in vpc.peers.iter().map(|peer| state.vpcs[*peer].vni).chain([vpc.vni]) {
+                let prefix = Prefix { vni, network: what.cidr.network().into(), length: what.cidr.prefix() };
+                self.contents.subnets.insert(prefix, SubnetEntry { vni: vpc.vni, subnet: index, root: 0 });
             }
         }
     }
 
-    fn ports(&mut self, indexes: &Indexes) {
-        let served = self.with_subnet(Kind::Port, &self.state.ports, |port| &port.subnet);
-        let wanted = served
+    fn eips(&mut self) {
+        let state = self.state;
+        let entries: Vec<(Ipv4, Target)> = self
+            .assigned
+            .eips
             .iter()
-            .filter_map(|port| Some((Id::clone(&port.id), (self.vni(&port.vpc)?, port.mac.octets()))))
+            .map(|(eip, index)| {
+                let Eip { address, target } = state.eips[eip];
+                let target = match target {
+                    EipTarget::Vip(_) => Target::vip(index),
+                    EipTarget::Port(_) => Target::port(index),
+                };
+                (address.into(), target)
+            })
             .collect();
-        let assigned = self.assign(Kind::Port, &indexes.ports, wanted);
-        for port in served {
-            if let Some(&index) = assigned.get(&port.id) {
-                self.port(port, index);
-            }
-        }
-        self.desired.ports = assigned;
+        self.contents.eips = entries.into_iter().collect();
     }
 
-    fn port(&mut self, port: &state::Port, index: u32) {
-        let Some(vni) = self.vni(&port.vpc) else { return };
-        let Some(subnet) = self.state.subnets.get(&port.subnet) else { return };
-        let Some(&subnet_index) = self.subnets.get(&port.subnet) else { return };
-        let interface = self.interfaces.get(&port.interface);
-        let flags = [
-            (!port.source_dest_check, PortFlags::BYPASS),
-            (interface.is_some_and(|interface| interface.bridged), PortFlags::BRIDGED),
-            (interface.is_some_and(|interface| interface.takes_xdp), PortFlags::TAKES_XDP),
-            (subnet.router == Router::External, PortFlags::EXTERNAL_ROUTER),
-        ]
-        .into_iter()
-        .filter_map(|(set, flag)| set.then_some(flag))
-        .fold(PortFlags::default(), PortFlags::with);
-        let mut vrids = VridSet::default();
-        let owned = self
-            .state
-            .vips
-            .values()
-            .filter(|vip| vip.bindings.get(&port.id).is_some_and(|rights| rights.own));
-        let mut surplus = false;
-        for &vrid in owned.flat_map(|vip| &vip.vrids) {
-            surplus |= !vrids.insert(vrid);
-        }
-        if surplus {
-            self.refuse(Kind::Port, &port.id, Reason::Vrids);
-        }
-
-        let contents = &mut self.desired.contents;
-        if let Some(interface) = interface {
-            contents.interfaces.insert(interface.ifindex, index);
-            if interface.takes_xdp {
-                contents.port_devs.insert(index, interface.ifindex);
+    /// The EIP of each object that has one, by its place: an EIP's place more than 0.
+    fn eips_of<T>(&self, objects: &Objects<T>, led_to: impl Fn(EipTarget) -> Option<Ref<T>>) -> Vec<u32> {
+        let mut eips = vec![0; objects.len()];
+        for (eip, _) in self.assigned.eips.iter() {
+            let object = led_to(self.state.eips[eip].target);
+            if let Some(place) = object.and_then(|object| eips.get_mut(object.index() as usize)) {
+                *place = eip.index() + 1;
             }
         }
-        contents.macs.insert((vni, port.mac.octets()), index);
-        contents.addresses.insert((vni, port.address.into()), AddressEntry::new(AddressKind::Fixed(index)));
-        contents.ports.insert(
-            index,
-            PortEntry {
-                ifindex: interface.map_or(0, |interface| interface.ifindex),
-                vni,
-                subnet: subnet_index,
-                address: port.address.into(),
-                gateway: subnet.gateway.into(),
-                mask: subnet.cidr.mask().into(),
-                mac: Mac::new(port.mac.octets()),
-                flags,
-                eip: SourceEip::default(),
-                root: 0,
-                zero: 0,
-                vrids,
-            },
-        );
+        eips
     }
 
-    fn vips(&mut self, indexes: &Indexes) {
-        let served = self.with_subnet(Kind::Vip, &self.state.vips, |vip| &vip.subnet);
-        let wanted = served
-            .iter()
-            .filter_map(|vip| Some((Id::clone(&vip.id), (self.vni(&vip.vpc)?, vip.address.into()))))
-            .collect();
-        let assigned = self.assign(Kind::Vip, &indexes.slots, wanted);
-        for vip in served {
-            if let Some(&slot) = assigned.get(&vip.id) {
-                self.vip(vip, slot);
+    /// How an object leaves, of what [`Self::eips_of`] tells.
+    fn leaves(&self, eips: &[u32], object: u32) -> Option<Leaves> {
+        let eip = Ref::at(eips.get(object as usize)?.checked_sub(1)?);
+        let address = self.state.eips[eip].address;
+        Some((address.into(), self.network_of(address)))
+    }
+
+    /// The VRIDs that each port may use by all its VIPs, of those ports that have some.
+    fn vrids(&mut self) -> BTreeMap<Ref<Port>, VridSet> {
+        let state = self.state;
+        let mut vrids: BTreeMap<Ref<Port>, VridSet> = BTreeMap::new();
+        let mut surplus = BTreeSet::new();
+        for vip in state.vips.values() {
+            for vrid in vip.vrids() {
+                for binding in state.bindings(vip).iter().filter(|binding| binding.rights.own) {
+                    if !vrids.entry(binding.port).or_default().insert(vrid) {
+                        surplus.insert(binding.port);
+                    }
+                }
             }
         }
-        self.desired.vips = assigned;
+        surplus.retain(|port| self.assigned.ports.get(*port).is_some());
+        for port in surplus {
+            self.refuse(Kind::Port, (port.index(), state.ports.id(port)), Reason::Vrids, false);
+        }
+        vrids
     }
 
-    fn vip(&mut self, vip: &state::Vip, slot: u32) {
-        let Some(vni) = self.vni(&vip.vpc) else { return };
-        let Some(&subnet) = self.subnets.get(&vip.subnet) else { return };
+    fn ports(&mut self) {
+        let state = self.state;
+        let eips = self.eips_of(&state.ports, |target| match target {
+            EipTarget::Port(port) => Some(port),
+            EipTarget::Vip(_) => None,
+        });
+        let vrids = self.vrids();
+        let mut macs = Vec::with_capacity(state.ports.len());
+        let mut entries = Vec::with_capacity(state.ports.len());
+        for (port, index) in self.assigned.ports.iter() {
+            let what = &state.ports[port];
+            let (subnet, vni) = (&state.subnets[what.subnet], self.vni(what.subnet));
+            let Some(subnet_index) = self.subnets.get(what.subnet) else { continue };
+            let interface = self.interfaces.get(state.interface(port));
+            let flags = [
+                (!what.source_dest_check, PortFlags::BYPASS),
+                (interface.is_some_and(|interface| interface.bridged), PortFlags::BRIDGED),
+                (interface.is_some_and(|interface| interface.takes_xdp), PortFlags::TAKES_XDP),
+                (subnet.router == Router::External, PortFlags::EXTERNAL_ROUTER),
+            ]
+            .into_iter()
+            .filter_map(|(set, flag)| set.then_some(flag))
+            .fold(PortFlags::default(), PortFlags::with);
+            if let Some(interface) = interface {
+                self.contents.interfaces.insert(interface.ifindex, index);
+                if interface.takes_xdp {
+                    self.contents.port_devs.insert(index, interface.ifindex);
+                }
+            }
+            macs.push(((vni, what.mac.octets()), index));
+            let address = AddressEntry::new(AddressKind::Fixed(index));
+            self.addresses
+                .push(((vni, what.address.into()), leaving(address, self.leaves(&eips, port.index()))));
+            entries.push((
+                index,
+                PortEntry {
+                    ifindex: interface.map_or(0, |interface| interface.ifindex),
+                    vni,
+                    subnet: subnet_index,
+                    address: what.address.into(),
+                    gateway: subnet.gateway.into(),
+                    mask: subnet.cidr.mask().into(),
+                    mac: Mac::new(what.mac.octets()),
+                    flags,
+                    eip: SourceEip::default(),
+                    root: 0,
+                    zero: 0,
+                    vrids: vrids.get(&port).copied().unwrap_or_default(),
+                },
+            ));
+        }
+        self.contents.macs = macs.into_iter().collect();
+        self.contents.ports = entries.into_iter().collect();
+    }
+
+    fn vips(&mut self) {
+        let state = self.state;
+        let eips = self.eips_of(&state.vips, |target| match target {
+            EipTarget::Vip(vip) => Some(vip),
+            EipTarget::Port(_) => None,
+        });
+        let assigned = std::mem::take(&mut self.assigned.vips);
+        let mut grants = Vec::with_capacity(state.vips.len());
+        let mut members = Vec::with_capacity(state.vips.len());
+        for (vip, slot) in assigned.iter() {
+            let what = &state.vips[vip];
+            let vni = self.vni(what.subnet);
+            let Some(subnet) = self.subnets.get(what.subnet) else { continue };
+            let owners = self.grants(vip, slot, &mut grants);
+            let mut of_vip = Members { vni, address: what.address.into(), subnet, ..Members::default() };
+            for (place, port) in of_vip.ports.iter_mut().zip(owners) {
+                *place = port;
+            }
+            members.push((slot, of_vip));
+            let address = AddressEntry::new(AddressKind::Vip(slot));
+            self.addresses
+                .push(((vni, what.address.into()), leaving(address, self.leaves(&eips, vip.index()))));
+        }
+        self.contents.grants = grants.into_iter().collect();
+        self.contents.members = members.into_iter().collect();
+        self.assigned.vips = assigned;
+    }
+
+    /// Adds the rights that the bindings of a VIP give. Tells which ports may own it.
+    fn grants(&mut self, vip: Ref<Vip>, slot: u32, grants: &mut Vec<((u32, u32), Grant)>) -> BTreeSet<u32> {
+        let state = self.state;
+        let what = &state.vips[vip];
+        let named = (vip.index(), state.vips.id(vip));
         let mut vrids = [0; 4];
-        for (place, vrid) in vrids.iter_mut().zip(&vip.vrids) {
-            *place = *vrid;
+        for (place, vrid) in vrids.iter_mut().zip(what.vrids()) {
+            *place = vrid;
         }
         let mut owners = BTreeSet::new();
-        for (id, rights) in &vip.bindings {
-            let Some(&port) = self.desired.ports.get(id) else {
-                self.refuse(Kind::Vip, &vip.id, Reason::Member { id: Id::clone(id) });
+        for &state::Binding { port: member, rights } in state.bindings(what) {
+            let Some(port) = self.assigned.ports.get(member) else {
+                let resting = self.resting.contains(&(Kind::Port, member.index()));
+                let id = Id::from(state.ports.id(member));
+                self.refuse(Kind::Vip, named, Reason::Member { id }, resting);
                 continue;
             };
             let own = rights.own && owners.len() < MAX_MEMBERS;
             if own {
                 owners.insert(port);
             } else if rights.own {
-                self.refuse(Kind::Vip, &vip.id, Reason::Members);
+                self.refuse(Kind::Vip, named, Reason::Members, false);
             }
             let granted = [(own, Rights::OWN), (rights.source, Rights::SOURCE)]
                 .into_iter()
@@ -354,64 +523,10 @@ impl Compiler<'_> {
                 .fold(Rights::default(), Rights::with);
             if granted != Rights::default() {
                 let vrids = if own { vrids } else { [0; 4] };
-                self.desired
-                    .contents
-                    .grants
-                    .insert((port, slot), Grant { rights: granted, zero: [0; 3], vrids });
+                grants.push(((port, slot), Grant { rights: granted, zero: [0; 3], vrids }));
             }
         }
-        let mut members = Members { vni, address: vip.address.into(), subnet, ..Members::default() };
-        for (place, port) in members.ports.iter_mut().zip(owners) {
-            *place = port;
-        }
-        let contents = &mut self.desired.contents;
-        contents.members.insert(slot, members);
-        contents.addresses.insert((vni, vip.address.into()), AddressEntry::new(AddressKind::Vip(slot)));
-    }
-
-    fn eips(&mut self, indexes: &Indexes) {
-        let mut served = Vec::new();
-        for eip in self.state.eips.values() {
-            if let Some((target, place)) = self.target(&eip.target) {
-                served.push((eip, target, place));
-            } else {
-                let (kind, id) = match &eip.target {
-                    EipTarget::Vip(id) => (Kind::Vip, id),
-                    EipTarget::Port(id) => (Kind::Port, id),
-                };
-                self.refuse(Kind::Eip, &eip.id, Reason::Without { kind, id: Id::clone(id) });
-            }
-        }
-        let wanted: Vec<Ipv4> = served.iter().map(|(eip, ..)| eip.address.into()).collect();
-        for ((eip, target, place), admitted) in served.into_iter().zip(indexes.eips.admit(&wanted)) {
-            if let Err(NoIndex::Full { capacity }) = admitted {
-                self.refuse(Kind::Eip, &eip.id, Reason::Full { table: "EIPs", capacity });
-                continue;
-            }
-            let network = self.network_of(eip.address);
-            let contents = &mut self.desired.contents;
-            contents.eips.insert(eip.address.into(), target);
-            if let Some(entry) = contents.addresses.get_mut(&place) {
-                *entry = entry.with_eip(eip.address.into(), network);
-            }
-            self.desired.eips.insert(Id::clone(&eip.id), target);
-        }
-    }
-
-    /// Where an EIP leads, if that is in the tables.
-    fn target(&self, target: &EipTarget) -> Option<(Target, Place)> {
-        match target {
-            EipTarget::Vip(id) => {
-                let vip = self.state.vips.get(id)?;
-                let slot = *self.desired.vips.get(id)?;
-                Some((Target::vip(slot), (self.vni(&vip.vpc)?, vip.address.into())))
-            }
-            EipTarget::Port(id) => {
-                let port = self.state.ports.get(id)?;
-                let index = *self.desired.ports.get(id)?;
-                Some((Target::port(index), (self.vni(&port.vpc)?, port.address.into())))
-            }
-        }
+        owners
     }
 
     /// Index of the EIP's network, the narrowest if several contain it; 0: none.
@@ -422,4 +537,9 @@ impl Compiler<'_> {
             .max_by_key(|(_, network)| network.mask.raw().count_ones())
             .map_or(0, |(index, _)| index)
     }
+}
+
+/// The address with the EIP that it leaves as, if any.
+fn leaving(address: AddressEntry, leaves: Option<Leaves>) -> AddressEntry {
+    leaves.map_or(address, |(eip, network)| address.with_eip(eip, network))
 }

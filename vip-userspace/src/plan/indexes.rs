@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::Hash,
     time::{Duration, Instant},
 };
 
+use hashbrown::HashMap;
 use vip_common::{tables::AddressKind, wire::Ipv4};
 
 use super::contents::{Contents, MacPlace, Place};
@@ -20,9 +22,9 @@ pub(super) struct Pool<K> {
     pub(super) table: &'static str,
     first: u32,
     capacity: u32,
-    assigned: BTreeMap<K, u32>,
-    /// In use, by whomever.
-    used: BTreeSet<u32>,
+    assigned: HashMap<K, u32>,
+    /// In use, by whomever: rising.
+    used: Vec<u32>,
     resting: BTreeSet<u32>,
     /// Every index that is not in use rests.
     all_rest: bool,
@@ -40,37 +42,29 @@ pub(super) enum NoIndex {
     Resting,
 }
 
-impl<K: Ord + Copy> Pool<K> {
-    fn new(table: &'static str, first: u32, capacity: u32, all_rest: bool) -> Self {
-        Self {
-            table,
-            first,
-            capacity,
-            assigned: BTreeMap::new(),
-            used: BTreeSet::new(),
-            resting: BTreeSet::new(),
-            all_rest,
-        }
-    }
-
-    fn note(&mut self, key: K, index: u32) {
-        self.assigned.insert(key, index);
-        self.used.insert(index);
+impl<K: Hash + Eq + Copy> Pool<K> {
+    /// `assigned` may tell of an object twice; the last time counts. `used` need not be sorted.
+    fn new(
+        table: &'static str,
+        (first, capacity): (u32, u32),
+        assigned: impl Iterator<Item = (K, u32)>,
+        used: Vec<u32>,
+        (resting, all_rest): (BTreeSet<u32>, bool),
+    ) -> Self {
+        Self { table, first, capacity, assigned: assigned.collect(), used: sorted(used), resting, all_rest }
     }
 
     /// An index for every object, in their order: those that have one keep it, also when there is no room for others.
-    pub(super) fn assign(&self, wanted: &[K]) -> Vec<Result<u32, NoIndex>> {
-        let end = self.first.saturating_add(self.capacity);
-        let mut free = (self.first..end)
-            .filter(|index| !self.all_rest && !self.used.contains(index) && !self.resting.contains(index));
-        let kept = wanted.iter().filter(|key| self.assigned.contains_key(key)).count();
+    pub(super) fn assign(&self, wanted: impl ExactSizeIterator<Item = K>) -> Vec<Result<u32, NoIndex>> {
+        let kept: Vec<Option<u32>> = wanted.map(|key| self.assigned.get(&key).copied()).collect();
+        let stay = kept.iter().flatten().count();
         // What is free but rests, or is in use by an object that is leaving, can be had later.
-        let room = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_sub(kept);
+        let room = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_sub(stay);
+        let mut free = self.free();
         let mut given = 0;
-        wanted
-            .iter()
-            .map(|key| {
-                if let Some(&index) = self.assigned.get(key) {
+        kept.into_iter()
+            .map(|index| {
+                if let Some(index) = index {
                     return Ok(index);
                 }
                 given += 1;
@@ -79,30 +73,86 @@ impl<K: Ord + Copy> Pool<K> {
             })
             .collect()
     }
+
+    /// The indexes that can be had now, rising.
+    fn free(&self) -> impl Iterator<Item = u32> {
+        let end = if self.all_rest { self.first } else { self.first.saturating_add(self.capacity) };
+        let mut used = self.used.iter().copied().peekable();
+        (self.first..end).filter(move |index| {
+            while used.next_if(|used| used < index).is_some() {}
+            used.peek() != Some(index) && !self.resting.contains(index)
+        })
+    }
+}
+
+/// Rising, and each once.
+fn sorted(mut indexes: Vec<u32>) -> Vec<u32> {
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
 }
 
 /// Which EIPs there is room for: they have no index of their own, but there may not be more than the capacity.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     capacity: u32,
-    present: BTreeSet<Ipv4>,
+    /// Rising.
+    present: Vec<Ipv4>,
 }
 
 impl Room {
     /// Whether there is room for each of the EIPs: those that are there already stay.
-    pub(super) fn admit(&self, wanted: &[Ipv4]) -> Vec<Result<(), NoIndex>> {
-        let kept = wanted.iter().filter(|eip| self.present.contains(eip)).count();
+    pub(super) fn admit(
+        &self,
+        wanted: impl Iterator<Item = Ipv4> + Clone,
+    ) -> impl Iterator<Item = Result<(), NoIndex>> {
+        let kept = wanted.clone().filter(|eip| self.is_present(*eip)).count();
         let mut room = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_sub(kept);
-        wanted
-            .iter()
-            .map(|eip| {
-                if self.present.contains(eip) {
-                    return Ok(());
-                }
+        wanted.map(move |eip| {
+            if !self.is_present(eip) {
                 room = room.checked_sub(1).ok_or(NoIndex::Full { capacity: self.capacity })?;
-                Ok(())
-            })
-            .collect()
+            }
+            Ok(())
+        })
+    }
+
+    fn is_present(&self, eip: Ipv4) -> bool {
+        self.present.binary_search(&eip).is_ok()
+    }
+}
+
+/// The indexes in use by each kind of object: rising, and by whomever.
+#[derive(Clone, Debug, Default)]
+struct Used {
+    ports: Vec<u32>,
+    slots: Vec<u32>,
+    subnets: Vec<u32>,
+}
+
+impl Used {
+    fn of(contents: &Contents) -> Self {
+        let of_addresses = contents.addresses.values().filter_map(|entry| match entry.kind {
+            AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) => Some(subnet),
+            AddressKind::Fixed(_) | AddressKind::Vip(_) => None,
+        });
+        let of_objects = contents
+            .ports
+            .values()
+            .map(|port| port.subnet)
+            .chain(contents.members.values().map(|members| members.subnet));
+        let of_subnets = contents.subnets.values().map(|entry| entry.subnet);
+        // Neighbours are mostly in one subnet.
+        let mut subnets: Vec<u32> = Vec::new();
+        for subnet in of_addresses.chain(of_objects).chain(of_subnets) {
+            if subnets.last() != Some(&subnet) {
+                subnets.push(subnet);
+            }
+        }
+        Self {
+            ports: contents.ports.keys().copied().collect(),
+            slots: contents.members.keys().copied().collect(),
+            subnets: sorted(subnets),
+        }
     }
 }
 
@@ -121,31 +171,36 @@ impl Indexes {
     ///
     /// Ports and slots say themselves whose they are, so that one that was only half added or half removed is found too.
     pub fn of(contents: &Contents, capacity: &Capacity, resting: &Resting) -> Self {
-        let all = resting.all;
-        let mut indexes = Self {
-            ports: Pool::new("PORTS", 1, capacity.ports, all),
-            slots: Pool::new("VIPS", 0, capacity.vips, all),
+        let Used { ports, slots, subnets } = Used::of(contents);
+        let rest = |kind: &BTreeMap<u32, Instant>| (kind.keys().copied().collect(), resting.all);
+        let gateways = contents.addresses.iter().filter_map(|(&place, entry)| match entry.kind {
+            AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) => Some((place, subnet)),
+            AddressKind::Fixed(_) | AddressKind::Vip(_) => None,
+        });
+        Self {
+            ports: Pool::new(
+                "PORTS",
+                (1, capacity.ports),
+                contents.ports.iter().map(|(&index, port)| ((port.vni, port.mac.octets()), index)),
+                ports,
+                rest(&resting.kinds.ports),
+            ),
+            slots: Pool::new(
+                "VIPS",
+                (0, capacity.vips),
+                contents.members.iter().map(|(&slot, members)| ((members.vni, members.address), slot)),
+                slots,
+                rest(&resting.kinds.slots),
+            ),
             eips: Room { capacity: capacity.eips, present: contents.eips.keys().copied().collect() },
-            subnets: Pool::new("SUBNETS", 1, capacity.subnets, all),
-        };
-        for (&index, port) in &contents.ports {
-            indexes.ports.note((port.vni, port.mac.octets()), index);
+            subnets: Pool::new(
+                "SUBNETS",
+                (1, capacity.subnets),
+                gateways,
+                subnets,
+                rest(&resting.kinds.subnets),
+            ),
         }
-        for (&slot, members) in &contents.members {
-            indexes.slots.note((members.vni, members.address), slot);
-        }
-        for (&place, entry) in &contents.addresses {
-            if let AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) = entry.kind {
-                indexes.subnets.note(place, subnet);
-            }
-        }
-        indexes.subnets.used.extend(contents.ports.values().map(|port| port.subnet));
-        indexes.subnets.used.extend(contents.members.values().map(|members| members.subnet));
-        indexes.subnets.used.extend(contents.subnets.values().map(|entry| entry.subnet));
-        indexes.ports.resting = resting.kinds.ports.keys().copied().collect();
-        indexes.slots.resting = resting.kinds.slots.keys().copied().collect();
-        indexes.subnets.resting = resting.kinds.subnets.keys().copied().collect();
-        indexes
     }
 }
 
@@ -173,18 +228,20 @@ impl Resting {
     }
 
     /// Notes what was in use before and is not any more.
-    pub fn note(&mut self, before: &Contents, after: &Contents, now: Instant) {
+    pub fn note(&mut self, before: &Indexes, after: &Contents, now: Instant) {
         let until = now + REST;
-        let none = Self::default();
-        let capacity = Capacity { ports: 0, vips: 0, eips: 0, subnets: 0 };
-        let before = Indexes::of(before, &capacity, &none);
-        let after = Indexes::of(after, &capacity, &none);
-        let freed = |before: &BTreeSet<u32>, after: &BTreeSet<u32>| -> Vec<(u32, Instant)> {
-            before.difference(after).map(|&index| (index, until)).collect()
+        let after = Used::of(after);
+        let freed = |before: &[u32], after: &[u32]| -> Vec<(u32, Instant)> {
+            let mut after = after.iter().copied().peekable();
+            let gone = before.iter().copied().filter(|index| {
+                while after.next_if(|used| used < index).is_some() {}
+                after.peek() != Some(index)
+            });
+            gone.map(|index| (index, until)).collect()
         };
-        self.kinds.ports.extend(freed(&before.ports.used, &after.ports.used));
-        self.kinds.slots.extend(freed(&before.slots.used, &after.slots.used));
-        self.kinds.subnets.extend(freed(&before.subnets.used, &after.subnets.used));
+        self.kinds.ports.extend(freed(&before.ports.used, &after.ports));
+        self.kinds.slots.extend(freed(&before.slots.used, &after.slots));
+        self.kinds.subnets.extend(freed(&before.subnets.used, &after.subnets));
     }
 
     /// Forgets those whose rest is over.
@@ -211,37 +268,39 @@ mod tests {
     use super::*;
 
     fn pool(capacity: u32, assigned: &[(u32, u32)]) -> Pool<u32> {
-        let mut pool = Pool::new("TEST", 1, capacity, false);
-        for &(key, index) in assigned {
-            pool.note(key, index);
-        }
-        pool
+        let used = assigned.iter().map(|(_, index)| *index).collect();
+        Pool::new("TEST", (1, capacity), assigned.iter().copied(), used, (BTreeSet::new(), false))
+    }
+
+    fn assign(pool: &Pool<u32>, wanted: &[u32]) -> Vec<Result<u32, NoIndex>> {
+        pool.assign(wanted.iter().copied())
     }
 
     #[test]
     fn objects_that_stay_keep_their_index_whatever_else_is_wanted() {
         let pool = pool(4, &[(70, 3), (80, 1)]);
-        assert_eq!(pool.assign(&[10, 70, 80]), [Ok(2), Ok(3), Ok(1)]);
+        assert_eq!(assign(&pool, &[10, 70, 80]), [Ok(2), Ok(3), Ok(1)]);
     }
 
     #[test]
     fn a_full_table_refuses_the_new_ones_only() {
         let pool = pool(2, &[(70, 1)]);
         let full = Err(NoIndex::Full { capacity: 2 });
-        assert_eq!(pool.assign(&[10, 20, 70]), [Ok(2), full, Ok(1)]);
+        assert_eq!(assign(&pool, &[10, 20, 70]), [Ok(2), full, Ok(1)]);
     }
 
     #[test]
     fn eips_that_are_there_stay_when_there_is_no_room_for_others() {
         let [old, new] = [[203, 0, 113, 1], [203, 0, 113, 0]].map(Ipv4::new);
-        let room = Room { capacity: 1, present: BTreeSet::from([old]) };
-        assert_eq!(room.admit(&[new, old]), [Err(NoIndex::Full { capacity: 1 }), Ok(())]);
+        let room = Room { capacity: 1, present: vec![old] };
+        let admitted: Vec<_> = room.admit([new, old].into_iter()).collect();
+        assert_eq!(admitted, [Err(NoIndex::Full { capacity: 1 }), Ok(())]);
     }
 
     #[test]
     fn the_index_of_an_object_that_leaves_is_not_given_away_at_once() {
         let pool = pool(1, &[(70, 1)]);
-        assert_eq!(pool.assign(&[10]), [Err(NoIndex::Resting)]);
+        assert_eq!(assign(&pool, &[10]), [Err(NoIndex::Resting)]);
     }
 
     #[test]
@@ -252,9 +311,12 @@ mod tests {
         before.members.insert(0, members);
         let capacity = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
         let mut resting = Resting::default();
+        let before = Indexes::of(&before, &capacity, &resting);
         resting.note(&before, &Contents::default(), start);
         let give = |resting: &Resting| {
-            Indexes::of(&Contents::default(), &capacity, resting).slots.assign(&[(2, Ipv4::UNSPECIFIED)])
+            Indexes::of(&Contents::default(), &capacity, resting)
+                .slots
+                .assign([(2, Ipv4::UNSPECIFIED)].into_iter())
         };
         resting.expire(start + REST / 2);
         assert_eq!(give(&resting), [Err(NoIndex::Resting)]);
@@ -270,7 +332,9 @@ mod tests {
         let mut resting = Resting::everything(start);
         let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
         let give = |resting: &Resting| {
-            Indexes::of(&Contents::default(), &capacity, resting).slots.assign(&[(2, Ipv4::UNSPECIFIED)])
+            Indexes::of(&Contents::default(), &capacity, resting)
+                .slots
+                .assign([(2, Ipv4::UNSPECIFIED)].into_iter())
         };
         assert_eq!(give(&resting), [Err(NoIndex::Resting)]);
         resting.expire(start + REST);

@@ -14,22 +14,31 @@
 
 use std::{fs, path::Path};
 
-use self::{error::Report, resolve::Resolver};
+use self::{document::Document, error::Report, plain::Sections, resolve::Resolver};
 pub use self::{
     error::{Problem, Problems, StateError},
     mac::{MacAddr, MacAddrError},
-    model::{Eip, EipTarget, Group, Host, Id, Kind, Label, Port, Rights, Router, State, Subnet, Vip, Vpc},
+    model::{
+        Binding, Eip, EipTarget, Group, Host, Id, Kind, Peering, Port, Rights, Router, State, Subnet, Vip,
+        Vpc,
+    },
+    objects::{Label, Objects, Ref},
 };
 
 mod bind;
 pub mod check;
 mod document;
+mod draft;
 pub(crate) mod error;
 mod mac;
 mod model;
+mod names;
+mod objects;
 mod overlap;
+mod plain;
 mod resolve;
 mod rules;
+mod settle;
 pub(crate) mod words;
 pub(crate) mod yaml;
 
@@ -67,10 +76,27 @@ pub fn parse(text: &str, origin: &str, own_host: Option<&str>) -> Result<State, 
         );
         return report.finish(origin, None).map_err(StateError::Invalid);
     }
-    let document = match yaml::read(text) {
-        Ok(document) => document,
-        Err(problem) => return Err(StateError::Invalid(Problems::new(origin, vec![problem]))),
-    };
-    let (state, report) = Resolver::new(own_host).resolve(document);
+    if u32::try_from(text.len()).is_err() {
+        report.add(None, "document", "it is longer than 4 GiB", "split the state over several hosts");
+        return report.finish(origin, None).map_err(StateError::Invalid);
+    }
+    let resolved = read_plain(text, own_host).map_or_else(|| read_any(text, own_host), Ok);
+    let (state, report) =
+        resolved.map_err(|problem| StateError::Invalid(Problems::new(origin, vec![problem])))?;
     report.finish(origin, Some(state)).map_err(StateError::Invalid)
+}
+
+/// Reads a text as programs write it; none if it is not like that.
+fn read_plain(text: &str, own_host: Option<&str>) -> Option<(State, Report)> {
+    let mut sections = Sections::find(text).ok()?;
+    let (state, report) = Resolver::new(own_host).resolve(&mut sections).ok()?;
+    // Without hosts the rest was not looked at: it may be worse than that.
+    (!state.hosts.is_empty()).then_some((state, report))
+}
+
+/// Reads any text.
+fn read_any(text: &str, own_host: Option<&str>) -> Result<(State, Report), Problem> {
+    let mut document: Document<'static> = yaml::read(text)?;
+    let Ok(resolved) = Resolver::new(own_host).resolve(&mut document);
+    Ok(resolved)
 }

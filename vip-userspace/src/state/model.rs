@@ -1,17 +1,18 @@
 //! The desired state, valid and resolved.
+//!
+//! Objects refer to each other by [`Ref`], four bytes, and have no allocations of their own where there may be a million of them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::Ipv4Addr,
-    sync::Arc,
-};
+use std::{fmt, net::Ipv4Addr, sync::Arc};
 
 use ipnetwork::Ipv4Network;
 
-use super::MacAddr;
+use super::{
+    MAX_VRIDS, MacAddr,
+    names::Names,
+    objects::{Objects, Ref},
+};
 
-/// The name of an object, unique within its kind. Cheap to clone: objects refer to each other by it.
+/// The name of an object, unique within its kind, where it has to outlive the state. Cheap to clone.
 pub type Id = Arc<str>;
 
 /// A kind of object.
@@ -31,7 +32,7 @@ pub enum Kind {
     Vip,
     /// See [`Eip`].
     Eip,
-    /// See [`State::peerings`].
+    /// See [`Peering`].
     Peering,
 }
 
@@ -66,40 +67,20 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Words for people: they never touch traffic and therefore stand apart from the objects.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Label {
-    /// A display name.
-    pub name: Option<String>,
-    /// Anything an operator wants to remember.
-    pub remark: Option<String>,
-}
-
-impl Label {
-    /// A label, if there is a word in it.
-    pub(super) fn of(name: Option<String>, remark: Option<String>) -> Option<Self> {
-        (name.is_some() || remark.is_some()).then_some(Self { name, remark })
-    }
-}
-
 /// A hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Its id.
-    pub id: Id,
     /// Its tunnel address on the underlay.
     pub vtep: Ipv4Addr,
 }
 
 /// A tenant's network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vpc {
-    /// Its id.
-    pub id: Id,
     /// Its number: 1 to 2^24 - 1, unique.
     pub vni: u32,
-    /// The VPCs it is peered with; each of them has this one among its own.
-    pub peers: BTreeSet<Id>,
+    /// The VPCs it is peered with, in their order; each of them has this one among its own.
+    pub peers: Vec<Ref<Vpc>>,
 }
 
 /// Who routes for a subnet.
@@ -114,10 +95,8 @@ pub enum Router {
 /// A prefix inside a VPC. The subnets of a VPC and of its peers do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
-    /// Its id.
-    pub id: Id,
     /// The VPC it belongs to.
-    pub vpc: Id,
+    pub vpc: Ref<Vpc>,
     /// Network address and length; no host bits are set.
     pub cidr: Ipv4Network,
     /// Address of the router, inside `cidr`.
@@ -126,34 +105,26 @@ pub struct Subnet {
     pub router: Router,
 }
 
-/// One guest NIC.
+/// One guest NIC. Its interface is told by [`State::interface`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// Its id.
-    pub id: Id,
     /// The subnet it is in.
-    pub subnet: Id,
-    /// The VPC of that subnet.
-    pub vpc: Id,
+    pub subnet: Ref<Subnet>,
+    /// The host it lives on.
+    pub host: Ref<Host>,
     /// Its fixed address, unique in the VPC.
     pub address: Ipv4Addr,
     /// Its MAC, unique in the VPC.
     pub mac: MacAddr,
-    /// The host it lives on.
-    pub host: Id,
-    /// The host's end of the NIC, a tap or veth; unique on the host. Need not exist yet.
-    pub interface: String,
     /// False: the port may send from and receive any address (bypass).
     pub source_dest_check: bool,
 }
 
 /// Ports that share VIPs, all of one subnet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Its id.
-    pub id: Id,
-    /// Its ports; may be empty.
-    pub members: BTreeSet<Id>,
+    /// Its ports, in their order; may be empty.
+    pub members: Vec<Ref<Port>>,
 }
 
 /// What a port may do with a VIP. At least one is set.
@@ -165,83 +136,122 @@ pub struct Rights {
     pub source: bool,
 }
 
-/// A floating address.
+/// A port that may do something with a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The port.
+    pub port: Ref<Port>,
+    /// What it may.
+    pub rights: Rights,
+}
+
+/// A floating address. Its ports are told by [`State::bindings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
-    /// Its id.
-    pub id: Id,
     /// The subnet it is in.
-    pub subnet: Id,
-    /// The VPC of that subnet.
-    pub vpc: Id,
+    pub subnet: Ref<Subnet>,
     /// The address, unique in the VPC.
     pub address: Ipv4Addr,
-    /// Ports of the same subnet and their rights, from the group, `ports` and `real_servers` together. Empty:
-    /// nobody may own it.
-    pub bindings: BTreeMap<Id, Rights>,
-    /// VRIDs whose virtual MACs may claim it: at most [`MAX_VRIDS`](super::MAX_VRIDS), none of them 0.
-    pub vrids: BTreeSet<u8>,
+    /// Where its bindings begin among those of all VIPs, and how many there are.
+    pub(super) bindings: (u32, u32),
+    /// Rising; 0 behind the last.
+    pub(super) vrids: [u8; MAX_VRIDS],
+}
+
+impl Vip {
+    /// VRIDs whose virtual MACs may claim it, rising: at most [`MAX_VRIDS`], none of them 0.
+    pub fn vrids(&self) -> impl Iterator<Item = u8> + use<> {
+        self.vrids.into_iter().filter(|vrid| *vrid != 0)
+    }
 }
 
 /// What an EIP leads to. No two EIPs have the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EipTarget {
     /// The owner of a VIP.
-    Vip(Id),
+    Vip(Ref<Vip>),
     /// A port, by its fixed address.
-    Port(Id),
+    Port(Ref<Port>),
 }
 
 /// A public address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eip {
-    /// Its id.
-    pub id: Id,
     /// The address: unique, in no subnet of any VPC, no host's tunnel address.
     pub address: Ipv4Addr,
     /// Where it leads.
     pub target: EipTarget,
 }
 
+/// Two VPCs whose subnets reach each other; also in [`Vpc::peers`]. Its id is theirs with a `+` between, the lesser first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peering {
+    /// The two, the lesser id first.
+    pub vpcs: [Ref<Vpc>; 2],
+}
+
 /// All that is desired, by id. Every reference in it resolves, and every promise of its types holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Never empty.
-    pub hosts: BTreeMap<Id, Host>,
+    pub hosts: Objects<Host>,
     /// Tenants' networks.
-    pub vpcs: BTreeMap<Id, Vpc>,
+    pub vpcs: Objects<Vpc>,
     /// Their prefixes.
-    pub subnets: BTreeMap<Id, Subnet>,
+    pub subnets: Objects<Subnet>,
     /// Guests' NICs.
-    pub ports: BTreeMap<Id, Port>,
+    pub ports: Objects<Port>,
     /// Groups of ports; what they mean is in the VIPs' bindings already.
-    pub groups: BTreeMap<Id, Group>,
+    pub groups: Objects<Group>,
     /// Floating addresses.
-    pub vips: BTreeMap<Id, Vip>,
+    pub vips: Objects<Vip>,
     /// Public addresses.
-    pub eips: BTreeMap<Id, Eip>,
-    /// Pairs of VPCs whose subnets reach each other, the lesser id first; also in [`Vpc::peers`].
-    pub peerings: BTreeSet<(Id, Id)>,
-    /// Words for people, for the objects that have some; a peering's id is its two VPCs with a `+` between.
-    pub labels: BTreeMap<(Kind, Id), Label>,
+    pub eips: Objects<Eip>,
+    /// Pairs of VPCs.
+    pub peerings: Objects<Peering>,
+    /// Interfaces of the ports, in the order of the ports.
+    pub(super) interfaces: Names,
+    /// Bindings of all VIPs, one after the other.
+    pub(super) bindings: Vec<Binding>,
 }
 
 impl State {
-    /// The words for people of one object.
-    pub fn label(&self, kind: Kind, id: &Id) -> Option<&Label> {
-        self.labels.get(&(kind, Id::clone(id)))
+    /// The host's end of a port's NIC, a tap or veth; unique on the host. Need not exist yet.
+    pub fn interface(&self, port: Ref<Port>) -> &str {
+        self.interfaces.get(port.index())
+    }
+
+    /// Ports of a VIP's subnet and their rights, from the group, `ports` and `real_servers` together, in the order of the ports.
+    /// Empty: nobody may own it.
+    pub fn bindings(&self, vip: &Vip) -> &[Binding] {
+        let (begin, count) = vip.bindings;
+        let begin = begin as usize;
+        self.bindings.get(begin..begin + count as usize).unwrap_or_default()
+    }
+
+    /// The VPC of a port.
+    pub fn vpc_of_port(&self, port: &Port) -> Ref<Vpc> {
+        self.subnets[port.subnet].vpc
+    }
+
+    /// The VPC of a VIP.
+    pub fn vpc_of_vip(&self, vip: &Vip) -> Ref<Vpc> {
+        self.subnets[vip.subnet].vpc
     }
 
     /// Whether both mean the same traffic: names, remarks, and groups as such (their bindings count) may differ.
     pub fn traffic_eq(&self, other: &Self) -> bool {
         // Taken apart in full, so that a new field has to be thought about here.
-        let Self { hosts, vpcs, subnets, ports, groups: _, vips, eips, peerings, labels: _ } = self;
-        *hosts == other.hosts
-            && *vpcs == other.vpcs
-            && *subnets == other.subnets
-            && *ports == other.ports
-            && *vips == other.vips
-            && *eips == other.eips
-            && *peerings == other.peerings
+        let Self { hosts, vpcs, subnets, ports, groups: _, vips, eips, peerings, interfaces, bindings } =
+            self;
+        hosts.same_but_labels(&other.hosts)
+            && vpcs.same_but_labels(&other.vpcs)
+            && subnets.same_but_labels(&other.subnets)
+            && ports.same_but_labels(&other.ports)
+            && vips.same_but_labels(&other.vips)
+            && eips.same_but_labels(&other.eips)
+            && peerings.same_but_labels(&other.peerings)
+            && *interfaces == other.interfaces
+            && *bindings == other.bindings
     }
 }

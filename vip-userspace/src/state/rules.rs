@@ -1,109 +1,143 @@
 //! What has to be true of all objects together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
-    Id, Kind, MAX_OWNERS_PER_VIP, MAX_VIPS_PER_PORT, Problem, Subnet,
+    Eip, Kind, MAX_OWNERS_PER_VIP, MAX_VIPS_PER_PORT, Port, Ref, State, Subnet, Vip, Vpc,
+    draft::About,
+    error::Report,
     overlap::{Coverage, overlapping},
-    resolve::Resolver,
 };
 
-impl Resolver<'_> {
-    /// Judges the resolved lists together.
-    pub(super) fn judge_together(&mut self) {
-        let overlaps = self.overlaps();
-        let covered = self.covered_eips();
-        let quotas = self.quotas();
-        for Problem { line, subject, what, advice } in overlaps.into_iter().chain(covered).chain(quotas) {
-            self.report.add(line, subject, what, advice);
-        }
+/// What is known of the objects besides the state, for messages, and to leave out what is wrong in itself.
+#[derive(Debug)]
+pub(super) struct Abouts {
+    pub(super) subnets: About,
+    pub(super) ports: About,
+    pub(super) vips: About,
+    pub(super) eips: About,
+}
+
+/// Judges the resolved lists together.
+pub(super) struct Judge<'s> {
+    state: &'s State,
+    abouts: &'s Abouts,
+}
+
+impl<'s> Judge<'s> {
+    /// Of a state in which wrong objects may stand.
+    pub(super) fn new(state: &'s State, abouts: &'s Abouts) -> Self {
+        Self { state, abouts }
+    }
+
+    /// Reports what is wrong.
+    pub(super) fn judge(&self, report: &mut Report) {
+        self.overlaps(report);
+        self.covered_eips(report);
+        self.quotas(report);
+    }
+
+    /// The subnets that are right in themselves.
+    fn subnets(&self) -> impl Iterator<Item = (Ref<Subnet>, &'s Subnet)> {
+        let right = |subnet: &Ref<Subnet>| self.abouts.subnets.is_right(*subnet);
+        self.state.subnets.iter().filter(move |(subnet, _)| right(subnet))
     }
 
     /// Overlapping subnets: within a VPC, between peers, and between two peers of one VPC, which could not tell
     /// them apart.
-    fn overlaps(&self) -> Vec<Problem> {
-        let mut by_vpc: BTreeMap<&Id, Vec<&Subnet>> = BTreeMap::new();
-        for subnet in self.state.subnets.values() {
-            by_vpc.entry(&subnet.vpc).or_default().push(subnet);
-        }
-        let of = |vpc: &Id| by_vpc.get(vpc).into_iter().flatten().copied();
-        let mut seen = BTreeSet::new();
-        let mut problems = Vec::new();
-        for vpc in self.state.vpcs.values() {
-            let own = overlapping(of(&vpc.id));
-            let reachable = of(&vpc.id).chain(vpc.peers.iter().flat_map(of));
-            let foreign = overlapping(reachable).into_iter().filter(|(one, other)| one.vpc != other.vpc);
-            for (one, other) in own.into_iter().chain(foreign) {
-                let (one, other) = self.by_line(one, other);
-                if !seen.insert((&one.id, &other.id)) {
-                    continue;
-                }
-                let what = format!("{} overlaps {} of subnet {}", other.cidr, one.cidr, one.id);
-                let (why, advice) = if one.vpc == other.vpc {
-                    (String::new(), "give each subnet of a VPC its own addresses")
-                } else if one.vpc == vpc.id || other.vpc == vpc.id {
-                    let why = format!(", and the VPCs {} and {} are peered", one.vpc, other.vpc);
-                    (why, "renumber one of the two, or end the peering")
-                } else {
-                    let why =
-                        format!(", and vpc {} is peered with both {} and {}", vpc.id, one.vpc, other.vpc);
-                    (why, "renumber one of the two, or end one of the peerings")
-                };
-                problems.push(self.problem(Kind::Subnet, &other.id, format!("cidr: {what}{why}"), advice));
+    fn overlaps(&self, report: &mut Report) {
+        let state = self.state;
+        let mut by_vpc: Vec<Vec<(Ref<Subnet>, &Subnet)>> = vec![Vec::new(); state.vpcs.len()];
+        for (id, subnet) in self.subnets() {
+            if let Some(of_vpc) = by_vpc.get_mut(subnet.vpc.index() as usize) {
+                of_vpc.push((id, subnet));
             }
         }
-        problems
+        let of = |vpc: Ref<Vpc>| by_vpc.get(vpc.index() as usize).into_iter().flatten().copied();
+        let mut seen = BTreeSet::new();
+        for (vpc, Vpc { peers, .. }) in state.vpcs.iter() {
+            let own = overlapping(of(vpc));
+            let reachable = of(vpc).chain(peers.iter().flat_map(|peer| of(*peer)));
+            let foreign =
+                overlapping(reachable).into_iter().filter(|((_, one), (_, other))| one.vpc != other.vpc);
+            for (one, other) in own.into_iter().chain(foreign) {
+                let ((one_id, one), (other_id, other)) = self.by_line(one, other);
+                if !seen.insert((one_id, other_id)) {
+                    continue;
+                }
+                let what =
+                    format!("{} overlaps {} of subnet {}", other.cidr, one.cidr, state.subnets.id(one_id));
+                let id = |vpc| state.vpcs.id(vpc);
+                let (why, advice) = if one.vpc == other.vpc {
+                    (String::new(), "give each subnet of a VPC its own addresses")
+                } else if one.vpc == vpc || other.vpc == vpc {
+                    let why = format!(", and the VPCs {} and {} are peered", id(one.vpc), id(other.vpc));
+                    (why, "renumber one of the two, or end the peering")
+                } else {
+                    let why = format!(
+                        ", and vpc {} is peered with both {} and {}",
+                        id(vpc),
+                        id(one.vpc),
+                        id(other.vpc)
+                    );
+                    (why, "renumber one of the two, or end one of the peerings")
+                };
+                let subject = format!("{} {}", Kind::Subnet, state.subnets.id(other_id));
+                report.add(self.abouts.subnets.line(other_id), subject, format!("cidr: {what}{why}"), advice);
+            }
+        }
     }
 
     /// The subnet that was written first, then the other.
-    fn by_line<'s>(&self, one: &'s Subnet, other: &'s Subnet) -> (&'s Subnet, &'s Subnet) {
-        let line = |subnet: &Subnet| self.line_of(Kind::Subnet, &subnet.id);
-        if line(one) <= line(other) { (one, other) } else { (other, one) }
+    fn by_line<T>(
+        &self,
+        one: (Ref<Subnet>, T),
+        other: (Ref<Subnet>, T),
+    ) -> ((Ref<Subnet>, T), (Ref<Subnet>, T)) {
+        let line = |subnet| self.abouts.subnets.line(subnet);
+        if line(one.0) <= line(other.0) { (one, other) } else { (other, one) }
     }
 
     /// EIPs whose address a subnet holds: that VPC's guests would take a public address for a neighbour's.
-    fn covered_eips(&self) -> Vec<Problem> {
-        let coverage = Coverage::of(self.state.subnets.values());
-        let covered = self.state.eips.values().filter_map(|eip| Some((eip, coverage.find(eip.address)?)));
-        covered
-            .map(|(eip, subnet)| {
-                let what = format!("address: {} lies in subnet {} ({})", eip.address, subnet.id, subnet.cidr);
-                self.problem(Kind::Eip, &eip.id, what, "use an address outside the subnets of all VPCs")
-            })
-            .collect()
+    fn covered_eips(&self, report: &mut Report) {
+        let coverage = Coverage::of(self.subnets());
+        for (id, Eip { address, .. }) in self.state.eips.iter() {
+            let Some((subnet, Subnet { cidr, .. })) = coverage.find(*address) else { continue };
+            if !self.abouts.eips.is_right(id) {
+                continue;
+            }
+            let subject = format!("{} {}", Kind::Eip, self.state.eips.id(id));
+            let what =
+                format!("address: {address} lies in subnet {} ({cidr})", self.state.subnets.id(subnet));
+            let advice = "use an address outside the subnets of all VPCs";
+            report.add(self.abouts.eips.line(id), subject, what, advice);
+        }
     }
 
     /// What the default profile allows: as much as the loosest of the clouds that have profiles.
-    fn quotas(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut vips_of: BTreeMap<&Id, usize> = BTreeMap::new();
-        for vip in self.state.vips.values() {
-            let owners = vip.bindings.iter().filter(|(_, rights)| rights.own);
+    fn quotas(&self, report: &mut Report) {
+        let mut vips_of = vec![0_u32; self.state.ports.len()];
+        let right = |vip: &Ref<Vip>| self.abouts.vips.is_right(*vip);
+        for (id, vip) in self.state.vips.iter().filter(|(vip, _)| right(vip)) {
             let mut count = 0;
-            for (port, _) in owners {
+            for binding in self.state.bindings(vip).iter().filter(|binding| binding.rights.own) {
                 count += 1;
-                *vips_of.entry(port).or_default() += 1;
+                if let Some(vips) = vips_of.get_mut(binding.port.index() as usize) {
+                    *vips += 1;
+                }
             }
             if count > MAX_OWNERS_PER_VIP {
+                let subject = format!("{} {}", Kind::Vip, self.state.vips.id(id));
                 let what = format!("{count} ports may own it; profile default allows {MAX_OWNERS_PER_VIP}");
-                problems.push(self.problem(Kind::Vip, &vip.id, what, "bind fewer ports"));
+                report.add(self.abouts.vips.line(id), subject, what, "bind fewer ports");
             }
         }
-        for (port, count) in vips_of {
-            if count > MAX_VIPS_PER_PORT {
+        for (port, count) in (0..).map(Ref::<Port>::at).zip(vips_of) {
+            if count as usize > MAX_VIPS_PER_PORT {
+                let subject = format!("{} {}", Kind::Port, self.state.ports.id(port));
                 let what = format!("it may own {count} VIPs; profile default allows {MAX_VIPS_PER_PORT}");
-                problems.push(self.problem(Kind::Port, port, what, "bind it to fewer VIPs"));
+                report.add(self.abouts.ports.line(port), subject, what, "bind it to fewer VIPs");
             }
-        }
-        problems
-    }
-
-    fn problem(&self, kind: Kind, id: &Id, what: String, advice: &str) -> Problem {
-        Problem {
-            line: self.line_of(kind, id),
-            subject: format!("{kind} {id}"),
-            what,
-            advice: advice.to_owned(),
         }
     }
 }

@@ -106,8 +106,12 @@ pub(crate) fn read_cidr(text: &str) -> Result<Ipv4Network, Complaint> {
     Ok(cidr)
 }
 
-/// Judges whether a station can have an address inside a network.
-pub(crate) fn judge_place(address: Ipv4Addr, cidr: Ipv4Network, of: &str) -> Result<(), Complaint> {
+/// Judges whether a station can have an address inside a network; `of` names the network.
+pub(crate) fn judge_place(
+    address: Ipv4Addr,
+    cidr: Ipv4Network,
+    of: impl FnOnce() -> String,
+) -> Result<(), Complaint> {
     let what = if !cidr.contains(address) {
         "lies outside of"
     } else if address == cidr.network() {
@@ -117,7 +121,7 @@ pub(crate) fn judge_place(address: Ipv4Addr, cidr: Ipv4Network, of: &str) -> Res
     } else {
         return Ok(());
     };
-    Err((format!("{address} {what} {of} ({cidr})"), "use a free address inside".to_owned()))
+    Err((format!("{address} {what} {} ({cidr})", of()), "use a free address inside".to_owned()))
 }
 
 fn network((address, prefix): (Ipv4Addr, u8)) -> Option<Ipv4Network> {

@@ -8,7 +8,7 @@ use super::error::Problem;
 /// A value and the line it stands on, counted from 1.
 ///
 /// One number instead of the parser's whole span keeps a state of a million objects small.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct At<T> {
     /// What stands there.
     pub(crate) value: T,

@@ -19,8 +19,8 @@ use vip_userspace::api::{
     },
     server::{SOCKET_MODE, Socket},
     status::{
-        Attachment, DeliveryPath, DropCount, EventsLost, InterfaceLoss, LossSource, LossStatus, PortStatus,
-        StatusView, SyncState, SyncStatus, TableUse, UplinkStatus, XdpView,
+        Attachment, DeliveryPath, DropCount, Durations, EventsLost, InterfaceLoss, LossSource, LossStatus,
+        PortStatus, StatusView, SyncState, SyncStatus, TableUse, UplinkStatus, XdpView,
     },
 };
 
@@ -225,6 +225,7 @@ pub(crate) fn status() -> StatusView {
             loaded_at: Some(moment(1)),
             error: Some("line 7: no such port".into()),
         },
+        durations: Durations { parse_ms: 12, plan_ms: 3, apply_ms: 4 },
         tables: vec![TableUse { table: "ADDRS".into(), used: 5, capacity: 4096 }],
         events_lost: EventsLost { ownership: 0, refusals: 12 },
         warnings: vec!["IPv6 from guests: MAC check only, not forwarded by us".into()],

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use vip_userspace::{
     config,
-    state::{EipTarget, Id, Kind, Rights, Router, State, check, load, parse},
+    state::{EipTarget, Label, Rights, Router, State, check, load, parse},
 };
 
 use crate::refusal::crowd;
@@ -22,8 +22,9 @@ const SOURCE: Rights = Rights { own: false, source: true };
 const BOTH: Rights = Rights { own: true, source: true };
 
 fn bindings(state: &State, vip: &str) -> Vec<(String, Rights)> {
-    let vip = state.vips.get(vip).expect("the VIP");
-    vip.bindings.iter().map(|(port, rights)| (port.to_string(), *rights)).collect()
+    let vip = state.vips.named(vip).expect("the VIP");
+    let bindings = state.bindings(vip).iter();
+    bindings.map(|binding| (state.ports.id(binding.port).to_owned(), binding.rights)).collect()
 }
 
 #[test]
@@ -38,13 +39,16 @@ fn every_kind_is_counted() {
 #[test]
 fn a_port_is_resolved_to_its_vpc_and_has_its_checks_on_unless_told_otherwise() {
     let state = full();
-    let port = state.ports.get("nginx-slave").expect("the port");
-    assert_eq!((&*port.subnet, &*port.vpc, &*port.host), ("web", "blue", "hv1"));
+    let id = state.ports.find("nginx-slave").expect("the port");
+    let port = &state.ports[id];
+    assert_eq!(state.subnets.id(port.subnet), "web");
+    assert_eq!(state.vpcs.id(state.vpc_of_port(port)), "blue");
+    assert_eq!(state.hosts.id(port.host), "hv1");
     assert_eq!(port.address.to_string(), "192.168.7.248");
     assert_eq!(port.mac.to_string(), "02:00:00:00:07:f8");
-    assert_eq!(port.interface, "tap1");
+    assert_eq!(state.interface(id), "tap1");
     assert!(port.source_dest_check);
-    assert!(!state.ports.get("router").expect("the port").source_dest_check);
+    assert!(!state.ports.named("router").expect("the port").source_dest_check);
 }
 
 #[test]
@@ -59,7 +63,7 @@ fn listed_ports_own_and_a_vip_without_any_is_owned_by_nobody() {
     let state = full();
     assert_eq!(bindings(&state, "listed-vip"), [("nginx-master".into(), OWN), ("real".into(), OWN)]);
     assert_eq!(bindings(&state, "idle-vip"), []);
-    let vrids = |vip| state.vips.get(vip).map(|vip| vip.vrids.iter().copied().collect::<Vec<_>>());
+    let vrids = |vip| state.vips.named(vip).map(|vip| vip.vrids().collect::<Vec<_>>());
     assert_eq!(vrids("nginx-vip"), Some(vec![66, 255]));
     assert_eq!(vrids("listed-vip"), Some(vec![]));
 }
@@ -67,34 +71,39 @@ fn listed_ports_own_and_a_vip_without_any_is_owned_by_nobody() {
 #[test]
 fn eips_know_their_target_and_subnets_their_router_and_vpcs_their_peers() {
     let state = full();
-    let target = |eip| state.eips.get(eip).map(|eip| eip.target.clone());
-    assert_eq!(target("web-eip"), Some(EipTarget::Vip("nginx-vip".into())));
-    assert_eq!(target("router-eip"), Some(EipTarget::Port("router".into())));
-    let router = |subnet| state.subnets.get(subnet).map(|subnet| subnet.router);
+    let target = |eip| state.eips.named(eip).map(|eip| eip.target);
+    assert_eq!(target("web-eip"), state.vips.find("nginx-vip").map(EipTarget::Vip));
+    assert_eq!(target("router-eip"), state.ports.find("router").map(EipTarget::Port));
+    assert!(target("web-eip").is_some() && target("router-eip").is_some());
+    let router = |subnet| state.subnets.named(subnet).map(|subnet| subnet.router);
     assert_eq!((router("db"), router("green-net")), (Some(Router::Vip), Some(Router::External)));
-    let peers =
-        |vpc| state.vpcs.get(vpc).map(|vpc| vpc.peers.iter().map(ToString::to_string).collect::<Vec<_>>());
-    assert_eq!(peers("blue"), Some(vec!["green".to_owned()]));
-    assert_eq!(peers("green"), Some(vec!["blue".to_owned()]));
+    let peers = |vpc| {
+        let peers = &state.vpcs.named(vpc)?.peers;
+        Some(peers.iter().map(|peer| state.vpcs.id(*peer)).collect::<Vec<_>>())
+    };
+    assert_eq!(peers("blue"), Some(vec!["green"]));
+    assert_eq!(peers("green"), Some(vec!["blue"]));
     assert_eq!(peers("grey"), Some(vec![]));
 }
 
 #[test]
 fn labels_are_kept_apart_and_found_by_kind_and_id() {
     let state = full();
-    let label = |kind, id: &str| state.label(kind, &Id::from(id)).cloned().unwrap_or_default();
-    assert_eq!(label(Kind::Host, "hv1").remark.as_deref(), Some("rack 7"));
-    assert_eq!(label(Kind::Vpc, "blue").name.as_deref(), Some("Blue Ltd"));
-    assert_eq!(label(Kind::Peering, "blue+green").remark.as_deref(), Some("until the merger"));
-    assert!(state.label(Kind::Host, &Id::from("hv2")).is_none());
+    let host = |id| state.hosts.label(state.hosts.find(id).expect("the host"));
+    assert_eq!(host("hv1").remark, Some("rack 7"));
+    let vpc = state.vpcs.find("blue").expect("the VPC");
+    assert_eq!(state.vpcs.label(vpc).name, Some("Blue Ltd"));
+    let peering = state.peerings.find("blue+green").expect("the peering");
+    assert_eq!(state.peerings.label(peering).remark, Some("until the merger"));
+    assert_eq!(host("hv2"), Label::default());
 }
 
 #[test]
 fn json_is_read_like_yaml_also_without_a_last_line_end() {
     let state = load(&data("full.json"), Some("hv1")).expect("a good state");
     assert_eq!(bindings(&state, "nginx-vip"), [("nginx-master".into(), OWN)]);
-    let label = state.label(Kind::Eip, &Id::from("web-eip")).expect("a label");
-    assert_eq!(label.name.as_deref(), Some("über 😀"));
+    let eip = state.eips.find("web-eip").expect("the EIP");
+    assert_eq!(state.eips.label(eip).name, Some("über 😀"));
 }
 
 #[test]
@@ -139,7 +148,7 @@ fn ten_vips_on_a_port_and_ten_owners_of_a_vip_are_allowed() {
     let all = (0..10).map(|i| format!("p{i}")).collect::<Vec<_>>().join(", ");
     let text = crowd(10, |_| format!("ports: [{all}]"));
     let state = parse(&text, "ten", Some("h")).expect("a good state");
-    assert!(state.vips.values().all(|vip| vip.bindings.len() == 10));
+    assert!(state.vips.values().all(|vip| state.bindings(vip).len() == 10));
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! The forwarder's programs with the tables of a [`World`]: the only place of the benchmark that knows its tables.
+//!
+//! The tables are filled as vipd fills them: what they shall contain is compared with nothing, and the steps are carried out.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use anyhow::{Result, ensure};
+use aya::programs::{ProgramFd, xdp::XdpLink};
+use vip_common::{
+    DropReason,
+    tables::{
+        AddressKind, Config, ConfigFlags, Grant, LAYOUT_VERSION, Members, NextHop, OwnerWord, Pending,
+        PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, Way,
+    },
+    wire::{self, Ipv4},
+};
+use vip_userspace::{
+    agent::fill,
+    kernel::{Capacity, Runner, RunnerProgram, Tables},
+    plan::{AddressEntry, Contents, Prefix, diff},
+};
+
+use super::world::{self, World};
+
+/// The loaded programs.
+pub(super) struct Forwarder {
+    runner: Runner,
+    world: World,
+}
+
+/// What the tables say that the programs did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Packets by EIP, both directions.
+    pub(super) eips: Traffic,
+    /// EIPs with any packet.
+    pub(super) eips_used: u32,
+    /// Packets by VIP, both directions.
+    pub(super) vips: Traffic,
+    /// VIPs with any packet.
+    pub(super) vips_used: u32,
+    /// Moves of all VIPs.
+    pub(super) moves: u64,
+    /// VIPs for which a claim waits.
+    pub(super) waiting: u32,
+    /// Dropped packets by reason.
+    pub(super) drops: BTreeMap<&'static str, u64>,
+}
+
+impl Forwarder {
+    /// Loads an object and fills its tables. The calling thread's namespace has the world's interfaces.
+    pub(super) fn load(object: &[u8], world: World) -> Result<Self> {
+        let (ports, vips, eips, subnets) = (world::PORTS, world.entries, world.entries, 4);
+        let capacity = Capacity { ports, vips, eips, subnets };
+        let runner = Runner::load_unobserved(object, &capacity)?;
+        let tables = runner.tables();
+        fill(tables, &diff(&Contents::default(), &contents(world)))?;
+        set_host(tables)?;
+        let forwarder = Self { runner, world };
+        forwarder.give_to_owners(world)?;
+        Ok(forwarder)
+    }
+
+    /// A program.
+    pub(super) fn program(&mut self, program: RunnerProgram) -> Result<&ProgramFd> {
+        Ok(self.runner.program(program)?)
+    }
+
+    /// Puts the uplink's program on an interface, until the link is dropped.
+    pub(super) fn attach(&mut self, ifindex: u32) -> Result<XdpLink> {
+        Ok(self.runner.attach_uplink(ifindex)?)
+    }
+
+    /// Every VIP belongs to its owner, as after a first claim.
+    fn give_to_owners(&self, world: World) -> Result<()> {
+        let owners = &self.runner.tables().vips;
+        for vip in 0..world.entries {
+            let old = owners.load(vip)?.word;
+            let new = OwnerWord::new(1, true, port_index(world.owner_of(vip)), 0);
+            ensure!(owners.swap_word(vip, old, new)?, "somebody moved a VIP");
+        }
+        Ok(())
+    }
+
+    /// Everything that is counted.
+    pub(super) fn counted(&self) -> Result<Counted> {
+        let tables = self.runner.tables();
+        let mut counted = Counted::default();
+        for slot in 0..self.world.entries {
+            // Every VIP has an EIP, whose traffic is the VIP's that goes that way.
+            counted.eips_used += add(&mut counted.eips, tables.vips.traffic(slot, Way::Eip)?);
+            counted.vips_used += add(&mut counted.vips, tables.vips.all_traffic(slot)?);
+            let entry = tables.vips.load(slot)?;
+            counted.moves += entry.word.epoch();
+            counted.waiting += u32::from(entry.pending != Pending::NONE);
+        }
+        for reason in DropReason::ALL {
+            let packets = tables.drops.sum(reason.index())?;
+            if packets > 0 {
+                counted.drops.insert(reason.name(), packets);
+            }
+        }
+        Ok(counted)
+    }
+}
+
+/// Adds what one object counted; tells whether it is anything.
+fn add(sum: &mut Traffic, one: Traffic) -> u32 {
+    sum.packets_in += one.packets_in;
+    sum.bytes_in += one.bytes_in;
+    sum.packets_out += one.packets_out;
+    sum.bytes_out += one.bytes_out;
+    u32::from(one != Traffic::default())
+}
+
+/// Index of a port in the tables: 0 is none.
+const fn port_index(port: u32) -> u32 {
+    port + 1
+}
+
+/// Index of the subnet.
+const SUBNET: u32 = 1;
+
+/// What the tables contain for a world. A VIP's slot is its number.
+fn contents(world: World) -> Contents {
+    let mut contents = Contents::default();
+    let (network, prefix) = world::SUBNET;
+    let vni = world::VNI;
+    contents.subnets.insert(
+        Prefix { vni, network: network.into(), length: prefix },
+        SubnetEntry { vni, subnet: SUBNET, root: 0 },
+    );
+    let mut add = |address: Ipv4Addr, entry| contents.addresses.insert((vni, address.into()), entry);
+    add(world::GATEWAY, AddressEntry::new(AddressKind::Gateway(SUBNET)));
+    for port in 0..world::PORTS {
+        let index = port_index(port);
+        add(world::port_address(port), AddressEntry::new(AddressKind::Fixed(index)));
+    }
+    for vip in 0..world.entries {
+        let eip = world::nth(world::FIRST_EIP, world.eip_of(vip));
+        let entry = AddressEntry::new(AddressKind::Vip(vip)).with_eip(eip.into(), 0);
+        add(world::nth(world::FIRST_VIP, vip), entry);
+    }
+    for port in 0..world::PORTS {
+        let (index, ifindex) = (port_index(port), world::port_interface(port));
+        let mac = world::port_mac(port);
+        let entry = PortEntry {
+            ifindex,
+            vni,
+            subnet: SUBNET,
+            address: world::port_address(port).into(),
+            gateway: world::GATEWAY.into(),
+            mask: Ipv4::from_raw(u32::MAX.unbounded_shl(32 - u32::from(prefix)).to_be()),
+            mac: wire::Mac::new(mac.0),
+            flags: PortFlags::TAKES_XDP,
+            ..PortEntry::default()
+        };
+        contents.ports.insert(index, entry);
+        contents.port_devs.insert(index, ifindex);
+        contents.interfaces.insert(ifindex, index);
+        contents.macs.insert((vni, mac.0), index);
+    }
+    let own = Grant { rights: Rights::OWN, ..Grant::default() };
+    for vip in 0..world.entries {
+        let members = [world.owner_of(vip), world::STANDBY].map(port_index);
+        let mut entry = Members {
+            vni,
+            address: world::nth(world::FIRST_VIP, vip).into(),
+            subnet: SUBNET,
+            ..Members::default()
+        };
+        for (place, member) in entry.ports.iter_mut().zip(members) {
+            *place = member;
+            contents.grants.insert((member, vip), own);
+        }
+        contents.members.insert(vip, entry);
+        let eip = world::nth(world::FIRST_EIP, world.eip_of(vip));
+        contents.eips.insert(eip.into(), Target::vip(vip));
+    }
+    contents
+}
+
+/// The host's own entries: the uplink, the way out, a neighbour that is known for good.
+fn set_host(tables: &Tables) -> Result<()> {
+    let mac = |mac: crate::Mac| wire::Mac::new(mac.0);
+    let address = |address: Ipv4Addr| Ipv4::new(address.octets());
+    let flags = ConfigFlags::default().with(ConfigFlags::ANNOUNCE_EIPS).with(ConfigFlags::UPLINK_RETURNS);
+    tables.config.set(
+        0,
+        Config {
+            layout: LAYOUT_VERSION,
+            uplink: world::UPLINK,
+            routed_by: world::UPLINK,
+            uplink_mac: mac(world::UPLINK_MAC),
+            flags,
+            neighbours_until: u64::MAX,
+            ..Config::default()
+        },
+    )?;
+    let gateway = RouteEntry::new(RouteKind::Gateway(address(world::ROUTER)));
+    tables.routes.insert(Ipv4::UNSPECIFIED, 0, gateway)?;
+    tables.nexthops.insert(address(world::ROUTER), NextHop { mac: mac(world::ROUTER_MAC), zero: 0 })?;
+    Ok(())
+}
