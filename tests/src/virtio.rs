@@ -1,4 +1,4 @@
-//! Network cards of the machine that tests run in: `cargo xtask vm` gives it two, which are wired to each other.
+//! The machine of `cargo xtask vm` that tests may run in, and its two network cards, which are wired to each other.
 
 use std::{env, fs, process::Command, time::Duration};
 
@@ -8,6 +8,9 @@ use crate::{Mac, Netns, poll_until, process};
 
 /// The variable that tells tests of the cards.
 pub const VARIABLE: &str = "VIP_LAB_CARDS";
+
+/// The variable that tells tests that the machine's processor is emulated.
+pub const EMULATED: &str = "VIP_LAB_EMULATED";
 
 /// The card that a hypervisor's uplink is made of.
 pub const UPLINK_MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x01]);
@@ -23,6 +26,11 @@ const COMMAND_TIME: Duration = Duration::from_secs(30);
 /// Whether this machine has the cards.
 pub fn present() -> bool {
     env::var_os(VARIABLE).is_some()
+}
+
+/// Whether this machine's processor is emulated, where the speed of one thing beside another tells of the emulation.
+pub fn is_emulated() -> bool {
+    env::var_os(EMULATED).is_some()
 }
 
 /// Moves a card from the machine's own namespace to another, as `interface`.

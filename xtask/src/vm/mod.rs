@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use vip_lab::virtio;
 
 use crate::budget::{self, Mode};
 use crate::packages::{self, Task};
@@ -133,7 +134,10 @@ fn boot(
     let mut environment: Vec<_> = [("VIPD", "vipd"), ("VIPCTL", "vipctl"), ("VIP_EBPF_OBJECT", "vip-ebpf")]
         .map(|(name, file)| (name, format!("{HOME}/{file}")))
         .into();
-    environment.push((vip_lab::virtio::VARIABLE, "2".to_owned()));
+    environment.push((virtio::VARIABLE, "2".to_owned()));
+    if !machine::has_kvm() {
+        environment.push((virtio::EMULATED, "1".to_owned()));
+    }
     let plan = Plan { modules: Vec::new(), environment, commands: commands.to_vec() };
     let folder = workspace.target.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
