@@ -53,6 +53,12 @@ impl Host {
         Outside::create(self, reach)
     }
 
+    /// The same by the network cards of the machine that `cargo xtask vm` runs tests in ([`crate::virtio`]): the uplink is
+    /// a real device with several queues.
+    pub fn add_outside_on_cards(&self, reach: EipReach) -> Result<Outside> {
+        Outside::create_on_cards(self, reach)
+    }
+
     /// Starts a guest: its namespace and the cable to this host.
     pub fn add_guest(&self, config: &GuestConfig) -> Result<Guest> {
         Guest::create(self, config)

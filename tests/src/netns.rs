@@ -124,6 +124,14 @@ impl Netns {
         self.check(&arguments)
     }
 
+    /// Frames that an interface was given to send and dropped: of a veth, those for which its other end had no room.
+    pub fn send_drops(&self, interface: &str) -> Result<u64> {
+        let shown = self.ip(&format!("-json -statistics link show dev {interface}"))?;
+        let shown: serde_json::Value = serde_json::from_str(&shown).context("ip wrote no JSON")?;
+        let drops = shown.pointer("/0/stats64/tx/dropped").and_then(serde_json::Value::as_u64);
+        drops.with_context(|| format!("ip tells no drops of {interface}: {shown}"))
+    }
+
     /// Starts a program that goes on, with its output in the lab's directory as `NAMESPACE-NAME.log`.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Result<Process> {
         let log = self.log(name)?;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 
-use crate::{Host, Mac, Netns, host::UPLINK};
+use crate::{Host, Mac, Netns, host::UPLINK, virtio};
 
 /// The outside client's address on the underlay.
 pub const UNDERLAY_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -40,10 +40,28 @@ pub struct Outside {
 
 impl Outside {
     pub(crate) fn create(host: &Host, reach: EipReach) -> Result<Self> {
-        let inside = host.netns();
-        let netns = crate::netns::sibling(inside, &format!("{}-outside", inside.label()))?;
+        let (inside, netns) = (host.netns(), Self::netns_of(host)?);
         inside.ip(&format!("link add name {UPLINK} type veth peer name eth0 netns {}", netns.name()))?;
         netns.check(&["ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "on"])?;
+        Self::configure(inside, netns, reach)
+    }
+
+    /// As [`Outside::create`], with the machine's network cards instead of a veth.
+    pub(crate) fn create_on_cards(host: &Host, reach: EipReach) -> Result<Self> {
+        let (inside, netns) = (host.netns(), Self::netns_of(host)?);
+        virtio::give(virtio::UPLINK_MAC, inside, UPLINK)?;
+        virtio::give(virtio::OUTSIDE_MAC, &netns, "eth0")?;
+        // Captures see what came over the wire, not what GRO made of it.
+        netns.check(&["ethtool", "-K", "eth0", "gro", "off"])?;
+        Self::configure(inside, netns, reach)
+    }
+
+    fn netns_of(host: &Host) -> Result<Netns> {
+        let inside = host.netns();
+        crate::netns::sibling(inside, &format!("{}-outside", inside.label()))
+    }
+
+    fn configure(inside: &Netns, netns: Netns, reach: EipReach) -> Result<Self> {
         inside.ip(&format!("address add {UNDERLAY_HOST}/24 dev {UPLINK}"))?;
         inside.ip(&format!("link set dev {UPLINK} up"))?;
         netns.ip(&format!("address add {UNDERLAY_OUTSIDE}/24 dev eth0"))?;

@@ -37,7 +37,7 @@ pub const PREFIX: u8 = 22;
 pub const EIP_NETWORKS: &str = "eip_networks: [{ id: public, cidr: 203.0.113.0/24, gateway: 203.0.113.254 }]";
 
 /// Name, interface, MAC and address of the guests.
-const GUESTS: [(&str, &str, &str, &str); 3] = [
+pub const GUESTS: [(&str, &str, &str, &str); 3] = [
     ("nginx-master", "tap0", "02:00:00:00:07:f7", "192.168.7.247"),
     ("nginx-slave", "tap1", "02:00:00:00:07:f8", "192.168.7.248"),
     ("other", "tap2", "02:00:00:00:07:f9", "192.168.7.249"),
@@ -110,6 +110,13 @@ impl Scene {
         self.vipd.vipctl(&["status", "-o", "json"])
     }
 
+    /// Whether the kernel tells what XDP can do with an interface (Linux 6.3): only then a veth is served by XDP.
+    pub fn xdp_features_are_told(&self) -> Result<bool> {
+        let status = self.status()?;
+        let why = status.pointer("/ports/0/why").and_then(Value::as_str).context("the status has no port")?;
+        Ok(!why.starts_with("this kernel does not tell"))
+    }
+
     /// Packets dropped so far, by reason.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
         let status = self.status()?;
@@ -134,7 +141,7 @@ impl Scene {
 }
 
 /// The state of the scene: both members, the third guest, the VIP and both EIPs.
-fn state(third_is_checked: bool) -> Result<String> {
+pub fn state(third_is_checked: bool) -> Result<String> {
     let mut text = String::from(
         "hosts:   [{ id: hv1, vtep: 198.51.100.1 }]\n\
          vpcs:    [{ id: blue, vni: 4001 }]\n\

@@ -93,6 +93,8 @@ impl Toolchain {
             // BTF, which names maps, functions and lines to the kernel, is made from the debug information.
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // Otherwise LLVM calls a function to clear even a few bytes, whose frame takes 32 bytes of the stack on Linux 6.1.
+            "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
             // Compare-and-swap (kernel 5.12) and 32-bit jumps.
             "-Ctarget-cpu=v3".to_owned(),
         ];
@@ -139,12 +141,35 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))
 }
 
+/// Runs a cargo build of tests and gives each test program with its name.
+pub(crate) fn tests(command: &mut Command) -> Result<Vec<(String, PathBuf)>> {
+    each_artifact(command, test)
+}
+
+/// Builds the first process of the machine for `cargo xtask vm`: static, because it starts where no library is, and so in
+/// a target folder of its own, whose dependencies the other builds do not share.
+pub(crate) fn vm_init(workspace: &Workspace) -> Result<PathBuf> {
+    process::heading("init of the machine");
+    let mut command = workspace.cargo("build");
+    command
+        // Naming a target keeps the flags from build scripts and macros, which cannot be static.
+        .args(["--package", "vip-vm-init", "--release", "--target", "x86_64-unknown-linux-gnu"])
+        .env("CARGO_TARGET_DIR", workspace.target.join("vm"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    named(&executables(&mut command)?, "vip-vm-init")
+}
+
 /// Runs a cargo build and gives the executables that it made or found up to date.
 pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
+    each_artifact(command, executable)
+}
+
+/// Runs a cargo build and gives what `take` finds in its messages.
+fn each_artifact<T>(command: &mut Command, take: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
     let mut found = Vec::new();
     // The compiler's messages still go to the terminal, as text.
     command.arg("--message-format=json-render-diagnostics");
-    let done = process::each_line(command, |line| found.extend(executable(line)))?;
+    let done = process::each_line(command, |line| found.extend(take(line)))?;
     if !done {
         bail!("the build failed; its messages are above");
     }
@@ -155,6 +180,14 @@ pub(crate) fn executables(command: &mut Command) -> Result<Vec<PathBuf>> {
 fn executable(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     message.get("executable")?.as_str().map(PathBuf::from)
+}
+
+/// The test program, with its name, that one of cargo's messages tells of. Programs that tests start are built too.
+fn test(message: &str) -> Option<(String, PathBuf)> {
+    let parsed: Value = serde_json::from_str(message).ok()?;
+    let is_test = parsed.pointer("/target/kind/0")?.as_str()? == "test";
+    let name = parsed.pointer("/target/name")?.as_str()?;
+    is_test.then(|| Some((name.to_owned(), executable(message)?)))?
 }
 
 pub(crate) fn named(executables: &[PathBuf], name: &str) -> Result<PathBuf> {
@@ -180,6 +213,9 @@ mod tests {
         assert_eq!(found, [PathBuf::from("/t/release/vipd")]);
         assert_eq!(named(&found, "vipd").expect("it was built"), Path::new("/t/release/vipd"));
         assert!(named(&found, "vip").is_err());
+        let lab = r#"{"reason":"compiler-artifact","target":{"name":"lab","kind":["test"]},"executable":"/t/lab-1f"}"#;
+        let tests: Vec<_> = [artifact, lab, end].iter().filter_map(|line| test(line)).collect();
+        assert_eq!(tests, [("lab".to_owned(), PathBuf::from("/t/lab-1f"))]);
     }
 
     #[test]

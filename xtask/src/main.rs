@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod bench;
+mod budget;
 mod compiler;
 mod demo;
 mod linker;
@@ -16,6 +17,7 @@ mod services;
 mod tally;
 mod test;
 mod versions;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -25,6 +27,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::artifacts::Options;
+use crate::budget::Mode;
 use crate::workspace::Workspace;
 
 /// Build, demonstrate and test the VIP/EIP forwarder
@@ -47,6 +50,14 @@ enum Command {
     },
     /// Run all tests: on the host, in the kernel, and in labs of network namespaces (needs root)
     Test(TestArgs),
+    /// Run the tests in virtual machines, on other kernels than this machine's (needs root)
+    Vm(vm::Options),
+    /// Show what the programs cost on the running kernel, against what they may (needs root)
+    Budget {
+        /// Write the figures into the repository's file
+        #[arg(long)]
+        update: bool,
+    },
     /// Measure the forwarder beside what it is compared with, on this machine (needs root); `--help` tells how
     #[command(disable_help_flag = true)]
     Bench {
@@ -58,7 +69,7 @@ enum Command {
     Lint,
     /// Format all sources
     Fmt,
-    /// What the server runs: lint, then test
+    /// What the server runs: lint, test, and a smoke test on other kernels
     Ci,
 }
 
@@ -93,11 +104,19 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { keep } => demo::run(&workspace, keep),
         Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
+        Command::Budget { update } => {
+            preflight::check()?;
+            let built = artifacts::build(&workspace, &Options::default())?;
+            process::heading("budget");
+            budget::of_this_kernel(&workspace, &built.vipd, Mode::of(update))
+        }
+        Command::Vm(options) => vm::run(&workspace, &options),
         Command::Lint => lint::run(&workspace),
         Command::Fmt => lint::format(&workspace),
         Command::Ci => {
             lint::run(&workspace)?;
-            test::run(&workspace, false, None)
+            test::run(&workspace, false, None)?;
+            vm::run(&workspace, &vm::Options::smoke())
         }
     }
 }

@@ -25,6 +25,16 @@ pub(crate) enum Task {
     Test,
     /// `cargo xtask bench`, which needs all that the tests need and more.
     Bench,
+    /// `cargo xtask vm`, which runs the tests in a machine and needs all that they need and more.
+    Vm,
+}
+
+impl Task {
+    /// Whether it needs what another task is the least to need.
+    fn needs(self, least: Self) -> bool {
+        // Benchmark and machine need the tests' programs, and neither those of the other.
+        least == self || least <= self.min(Self::Test)
+    }
 }
 
 /// A program that is run, and where it comes from.
@@ -43,7 +53,7 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 12] = [
+const PROGRAMS: [Program; 16] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
@@ -53,17 +63,21 @@ const PROGRAMS: [Program; 12] = [
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
+    program("ldd", "libc-bin", Task::Vm, "the libraries of what runs in the machine"),
     program("nft", "nftables", Task::Bench, "DNAT as the kernel does it"),
     program("nginx", "nginx-light", Task::Demo, "the page behind the VIP"),
+    program("objcopy", "binutils", Task::Vm, "test programs without debugging information"),
     program("ping", "iputils-ping", Task::Demo, "reachability"),
+    program("qemu-system-x86_64", "qemu-system-x86", Task::Vm, "the machine"),
     program("tcpdump", "tcpdump", Task::Test, "what a wire carries"),
+    program("xz", "xz-utils", Task::Vm, "compressed modules of kernels"),
 ];
 
 /// Installs what the task needs and this machine lacks.
 pub(crate) fn ensure(task: Task) -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .iter()
-        .filter(|program| program.task <= task && find_command(program.command).is_none())
+        .filter(|program| task.needs(program.task) && find_command(program.command).is_none())
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -78,6 +92,11 @@ pub(crate) fn ensure(task: Task) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The programs that a task runs, by name or path.
+pub(crate) fn commands(task: Task) -> impl Iterator<Item = &'static str> {
+    PROGRAMS.iter().filter(move |program| task.needs(program.task)).map(|program| program.command)
 }
 
 /// Says what is installed, and installs it. Nothing is ever removed, and no service is started.
@@ -158,16 +177,15 @@ mod tests {
 
     use super::*;
 
-    fn commands(task: Task) -> Vec<&'static str> {
-        PROGRAMS.iter().filter(|program| program.task <= task).map(|program| program.command).collect()
-    }
-
     #[test]
     fn tests_need_all_that_the_demo_needs() {
-        let test = commands(Task::Test);
-        assert!(commands(Task::Demo).iter().all(|command| test.contains(command)));
+        let test: Vec<_> = commands(Task::Test).collect();
+        assert!(commands(Task::Demo).all(|command| test.contains(&command)));
         assert!(test.contains(&"iperf3"));
-        assert!(!commands(Task::Demo).contains(&"iperf3"));
+        assert!(commands(Task::Demo).all(|command| command != "iperf3"));
+        let vm: Vec<_> = commands(Task::Vm).collect();
+        assert!(test.iter().all(|command| vm.contains(command)));
+        assert!(!vm.contains(&"clang") && commands(Task::Bench).all(|command| command != "xz"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) fn check() -> Result<()> {
             missing.join(", ")
         );
     }
-    let missing = "no eBPF on this kernel: Linux 5.15 or later with CONFIG_BPF_SYSCALL is needed, and no seccomp \
+    let missing = "no eBPF on this kernel: Linux 6.1 or later with CONFIG_BPF_SYSCALL is needed, and no seccomp \
                    filter that forbids bpf()";
     for program in [ProgramType::Xdp, ProgramType::SchedClassifier] {
         if !is_program_supported(program).context(missing)? {

@@ -11,6 +11,8 @@ pub(crate) struct Tally {
     pub(crate) failed: u32,
     /// Tests that are marked to be left out.
     pub(crate) ignored: u32,
+    /// Tests that ended at once because something that they need is not here; test programs call them passed.
+    pub(crate) skipped: u32,
     /// Test programs that ended with a report.
     pub(crate) suites: u32,
 }
@@ -18,6 +20,10 @@ pub(crate) struct Tally {
 impl Tally {
     /// Takes in a line of output, which counts if it is a test program's report.
     pub(crate) fn read(&mut self, line: &str) {
+        // A line of its own, whatever the test program does with the output of tests ([`vip_lab::skip`]).
+        if line.starts_with(vip_lab::SKIPPED) {
+            self.skipped += 1;
+        }
         let Some(report) = line.trim_start().strip_prefix("test result: ") else { return };
         self.suites += 1;
         // "ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s"
@@ -36,8 +42,13 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failed, ignored, suites } = self;
-        write!(f, "{passed} passed; {failed} failed; {ignored} ignored; {suites} suites")
+        let Self { passed, failed, ignored, skipped, suites } = self;
+        let passed = passed.saturating_sub(*skipped);
+        write!(f, "{passed} passed; {failed} failed; {ignored} ignored; ")?;
+        if *skipped > 0 {
+            write!(f, "{skipped} skipped; ")?;
+        }
+        write!(f, "{suites} suites")
     }
 }
 
@@ -57,7 +68,9 @@ mod tests {
         ] {
             tally.read(line);
         }
-        assert_eq!(tally, Tally { passed: 7, failed: 3, ignored: 1, suites: 2 });
+        assert_eq!(tally, Tally { passed: 7, failed: 3, ignored: 1, skipped: 0, suites: 2 });
         assert_eq!(tally.to_string(), "7 passed; 3 failed; 1 ignored; 2 suites");
+        tally.read("skipped: a: needs a network card of its own");
+        assert_eq!(tally.to_string(), "6 passed; 3 failed; 1 ignored; 1 skipped; 2 suites");
     }
 }

@@ -9,7 +9,7 @@ use crate::artifacts::{self, Artifacts, Options};
 use crate::packages::{self, Task};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{preflight, process};
+use crate::{budget, preflight, process};
 
 /// Runs the tests whose names contain `filter`; `no_lab` leaves out those that need root.
 ///
@@ -51,23 +51,27 @@ fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut 
     }
 
     process::heading("programs, as this kernel's verifier has them");
-    process::run(Command::new(&built.vipd).arg("--check-programs"))?;
+    budget::of_this_kernel(workspace, &built.vipd, budget::Mode::Check)?;
 
     process::heading("kernel fixtures and labs");
     suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")
 }
 
-/// The tests that need root: integration tests behind the feature `kernel`. One at a time, because a lab's
-/// streams and timers want the machine to themselves.
-fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+/// Builds the tests that need root: integration tests behind the feature `kernel`. Unit tests are left out.
+pub(crate) fn kernel_tests(workspace: &Workspace, built: &Artifacts) -> Command {
     let mut command = workspace.cargo("test");
     command
-        .args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel"])
-        // Unit tests ran in the first step.
-        .args(["--test", "*", "--no-fail-fast", "--", "--test-threads=1"])
+        .args(["--package", "vip-lab", "--package", "vip-userspace", "--features", "kernel", "--test", "*"])
         .env("VIPD", &built.vipd)
         .env("VIPCTL", &built.vipctl)
         .env("VIP_EBPF_OBJECT", &built.object);
+    command
+}
+
+/// Runs them, one at a time, because a lab's streams and timers want the machine to themselves.
+fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+    let mut command = kernel_tests(workspace, built);
+    command.args(["--no-fail-fast", "--", "--test-threads=1"]);
     command
 }
 

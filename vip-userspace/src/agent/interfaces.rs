@@ -17,7 +17,7 @@ pub(super) fn takes_xdp(link: &Link, features: &Features) -> (bool, &'static str
     if features.is_empty() {
         return match link.kind {
             LinkKind::Tun => (true, "a tap always takes XDP frames"),
-            _ => (false, "this kernel does not tell whether the interface takes XDP frames"),
+            _ => (false, "this kernel does not tell whether the interface takes XDP frames (Linux 6.3 does)"),
         };
     }
     match features.get(&link.ifindex) {

@@ -27,6 +27,9 @@ struct Arguments {
     /// Loads the programs without attaching them, prints what this kernel's verifier made of each, and ends.
     #[arg(long, conflicts_with = "config")]
     check_programs: bool,
+    /// Prints that as one line of JSON, with the kernel's release.
+    #[arg(long, requires = "check_programs")]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    let done = if arguments.check_programs { check_programs() } else { run(&arguments) };
+    let done = if arguments.check_programs { check_programs(arguments.json) } else { run(&arguments) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,20 +51,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn check_programs() -> Result<()> {
+fn check_programs(json: bool) -> Result<()> {
     let reports = kernel::report_programs(kernel::OBJECT)?;
+    if json {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .context("cannot read the kernel's release")?;
+        println!("{}", serde_json::json!({ "kernel": release.trim(), "programs": reports }));
+        return Ok(());
+    }
     println!(
-        "{:<14}{:<16}{:>21}{:>18}{:>16}",
-        "PROGRAM", "HOOK", "VERIFIED INSTRUCTIONS", "TRANSLATED BYTES", "MACHINE BYTES"
+        "{:<14}{:<16}{:>21}{:>13}{:>18}{:>16}",
+        "PROGRAM", "HOOK", "VERIFIED INSTRUCTIONS", "STACK BYTES", "TRANSLATED BYTES", "MACHINE BYTES"
     );
     for report in reports {
         let known =
             |number: Option<u32>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
         println!(
-            "{:<14}{:<16}{:>21}{:>18}{:>16}",
+            "{:<14}{:<16}{:>21}{:>13}{:>18}{:>16}",
             report.name,
             report.kind,
             known(report.verified_instructions),
+            known(report.stack_bytes),
             known(report.translated_bytes),
             report.jited_bytes
         );

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, iter, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError, programs::ProgramError, util::KernelVersion};
 
 use super::{MapShape, XdpMode};
 use crate::net::NetError;
@@ -46,6 +46,13 @@ pub enum KernelError {
     /// The BPF file system is not there.
     #[error(transparent)]
     Net(#[from] NetError),
+
+    /// The verifier's statistics of programs that it accepted could not be had.
+    #[error("cannot read how much stack the programs use")]
+    Statistics {
+        /// The system's reason.
+        source: io::Error,
+    },
 
     /// A pin or its directory could not be made, read or removed.
     #[error("cannot {action} {}", path.display())]
@@ -142,14 +149,17 @@ pub enum KernelError {
     },
 
     /// The kernel refused the object's tables.
-    #[error("the kernel refused the eBPF tables (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)")]
+    #[error(
+        "the kernel refused the eBPF tables (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed){}",
+        if_old()
+    )]
     Load {
         /// What aya says.
         source: Box<EbpfError>,
     },
 
     /// The kernel refused something about one program.
-    #[error("cannot {action} the eBPF program `{program}`")]
+    #[error("cannot {action} the eBPF program `{program}`{}", if_old())]
     Program {
         /// What was to be done.
         action: &'static str,
@@ -325,6 +335,16 @@ pub enum KernelError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// What to say of a refusal on a kernel that the programs were never made for.
+fn if_old() -> &'static str {
+    match KernelVersion::current() {
+        Ok(version) if version < KernelVersion::new(6, 1, 0) => {
+            "; this kernel is older than Linux 6.1, from which on the programs work"
+        }
+        _ => "",
+    }
 }
 
 impl KernelError {

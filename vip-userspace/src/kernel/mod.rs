@@ -26,6 +26,7 @@ mod runner;
 mod shape;
 mod syscall;
 pub mod tables;
+mod verifier;
 
 use std::fmt;
 

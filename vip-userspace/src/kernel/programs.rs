@@ -1,15 +1,19 @@
 //! The programs of the object, and what the verifier made of them.
 
+use std::collections::BTreeMap;
+
 use aya::{
     Ebpf, EbpfLoader,
     programs::{Program, ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, Xdp},
 };
 use aya_obj::Object;
+use serde::Serialize;
 
 use super::{
     Capacity, KernelError,
     chunked::{self, TemporaryPins},
     tables::cpus,
+    verifier,
 };
 
 /// XDP on the uplink.
@@ -23,8 +27,11 @@ pub(super) const REDIRECT_ERRORS: &str = "redirect_err";
 /// Raw tracepoint that counts packets which a driver did not take from XDP.
 pub(super) const DEVMAP_XMIT: &str = "devmap_xmit";
 
+/// All programs.
+const ALL: [&str; 5] = [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS, DEVMAP_XMIT];
+
 /// What a program costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramReport {
     /// Its name.
     pub name: &'static str,
@@ -36,6 +43,9 @@ pub struct ProgramReport {
     pub translated_bytes: Option<u32>,
     /// Bytes of machine code; 0 without the just-in-time compiler.
     pub jited_bytes: u32,
+    /// Bytes of stack that its functions use together; the kernel's limit for a chain of calls is 512. `None` but from
+    /// [`report_programs`]: the verifier has to go through the program once more.
+    pub stack_bytes: Option<u32>,
     /// Bytes of its own function in the object; functions that it calls are shared, and not counted.
     pub object_bytes: usize,
 }
@@ -103,20 +113,22 @@ pub(super) fn failed(
 
 /// Reports on the programs that are loaded.
 pub(super) fn reports(ebpf: &Ebpf, object: &Object) -> Vec<ProgramReport> {
-    [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS, DEVMAP_XMIT]
-        .into_iter()
-        .filter_map(|name| report(ebpf, object, name))
-        .collect()
+    ALL.into_iter().filter_map(|name| report(ebpf, object, name)).collect()
 }
 
-fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramReport> {
-    let (kind, info): (_, Result<ProgramInfo, _>) = match ebpf.program(name)? {
+/// Where a program of ours runs, and what the kernel says of it once it is loaded.
+fn loaded(ebpf: &Ebpf, name: &'static str) -> Option<(&'static str, ProgramInfo)> {
+    let (kind, info) = match ebpf.program(name)? {
         Program::Xdp(program) => ("xdp", program.info()),
         Program::SchedClassifier(program) => ("tc", program.info()),
         Program::RawTracePoint(program) => ("raw tracepoint", program.info()),
         _ => return None,
     };
-    let info = info.ok()?;
+    Some((kind, info.ok()?))
+}
+
+fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramReport> {
+    let (kind, info) = loaded(ebpf, name)?;
     let function = object.functions.get(&object.programs.get(name)?.function_key())?;
     Some(ProgramReport {
         name,
@@ -124,6 +136,7 @@ fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramRep
         verified_instructions: info.verified_instruction_count(),
         translated_bytes: info.size_translated(),
         jited_bytes: info.size_jitted(),
+        stack_bytes: None,
         object_bytes: size_of_val(function.instructions.as_slice()),
     })
 }
@@ -146,5 +159,12 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
             tracing::debug!("no report on {name}: {error}");
         }
     }
-    Ok(reports(&ebpf, &parsed))
+    let accepted: BTreeMap<_, _> =
+        ALL.into_iter().filter_map(|name| Some((name, loaded(&ebpf, name)?.1))).collect();
+    let stacks =
+        verifier::stack_bytes(object, &accepted).map_err(|source| KernelError::Statistics { source })?;
+    let reports = reports(&ebpf, &parsed).into_iter();
+    Ok(reports
+        .map(|report| ProgramReport { stack_bytes: stacks.get(report.name).copied(), ..report })
+        .collect())
 }

@@ -1,8 +1,8 @@
-//! What aya does not do: tell which interface a pinned link holds on to, detach it at once; make and read arrays of maps, and
-//! write many entries at once.
+//! What aya does not do: tell which interface a pinned link holds on to, detach it at once; make and read arrays of maps,
+//! write many entries at once; give the verifier's statistics.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io, mem,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
@@ -11,8 +11,16 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type};
+use aya_obj::generated::{
+    BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_type,
+};
 use zerocopy::{Immutable, IntoBytes};
+
+/// `BPF_LOG_STATS` of linux/bpf_verifier.h (Linux 5.2): the summary alone.
+const LOG_STATISTICS: u32 = 4;
+
+/// Room for the summary, which is three lines.
+const LOG_BYTES: usize = 4096;
 
 /// A pinned link as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +60,28 @@ pub(super) fn detach_pinned_link(path: &Path) -> io::Result<()> {
     attr.link_detach.link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr)?;
     Ok(())
+}
+
+/// What the verifier says in sum of a program that it accepts (BPF_PROG_LOAD). The program is not kept.
+pub(super) fn verifier_statistics(
+    kind: bpf_prog_type,
+    instructions: &[bpf_insn],
+    license: &CStr,
+) -> io::Result<String> {
+    let mut log = vec![0_u8; LOG_BYTES];
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_3.prog_type = kind as u32;
+    attr.__bindgen_anon_3.insns = instructions.as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
+    attr.__bindgen_anon_3.license = license.as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_3.log_level = LOG_STATISTICS;
+    attr.__bindgen_anon_3.log_buf = log.as_mut_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_3.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    let program = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)?;
+    // SAFETY: on success BPF_PROG_LOAD returns a descriptor that is new and belongs to the caller.
+    drop(unsafe { OwnedFd::from_raw_fd(program) });
+    let text = log.split(|&byte| byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(text).into_owned())
 }
 
 /// BPF_OBJ_GET (Linux 4.4).
@@ -219,7 +249,7 @@ fn zeroed_attr() -> bpf_attr {
 /// bpf(2). aya has it, but keeps it to itself.
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     // SAFETY: attr is a whole bpf_attr of the size told, and what its pointers lead to outlives the call: the callers
-    // keep path and structure in variables of their own, the structure mutable and of the length told.
+    // keep path, program and what is written to in variables of their own, the latter mutable and of the length told.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<bpf_attr>())
     };

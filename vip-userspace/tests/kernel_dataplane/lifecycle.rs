@@ -14,7 +14,10 @@ use std::{
 
 use aya::{
     maps::MapInfo,
-    programs::links::{FdLink, PinnedLink},
+    programs::{
+        ProgramInfo,
+        links::{FdLink, PinnedLink},
+    },
 };
 use etherparse::PacketBuilder;
 use nix::net::if_::if_nametoindex;
@@ -33,11 +36,29 @@ use vip_userspace::{
 
 use crate::lab::{CAPACITY, Lab, names, run, wait_for};
 
-/// Ids of a pinned link and of its program.
-fn link(lab: &Lab, name: &str) -> (u32, u32) {
-    let pin = PinnedLink::from_pin(lab.pins().join("links").join(name)).expect("the link is pinned");
-    let info = FdLink::from(pin).info().expect("the link has info");
-    (info.id(), info.program_id())
+/// Ids of a pinned link and of its program. A filter at clsact is no link: its pin is the program's.
+fn link(lab: &Lab, name: &str) -> (Option<u32>, u32) {
+    let path = lab.pins().join("links").join(name);
+    if name.starts_with("clsact_") {
+        return (None, ProgramInfo::from_pin(path).expect("the filter's program is pinned").id());
+    }
+    let info = FdLink::from(PinnedLink::from_pin(path).expect("the link is pinned")).info();
+    let info = info.expect("the link has info");
+    (Some(info.id()), info.program_id())
+}
+
+/// Name of the pin of a TC program at an interface, as this kernel attaches it.
+fn tc_pin(program: &str, ifindex: u32) -> String {
+    match TcHook::of_kernel() {
+        TcHook::Tcx => format!("{program}_{ifindex}"),
+        TcHook::Clsact => format!("clsact_{program}_{ifindex}"),
+    }
+}
+
+/// In the order of [`Lab::links`].
+fn sorted<const N: usize>(mut names: [String; N]) -> [String; N] {
+    names.sort();
+    names
 }
 
 /// Ids of all pinned tables, by name.
@@ -68,7 +89,7 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!(table_ids(&lab).len(), 19);
     assert_eq!(
         lab.links(),
-        [format!("port_{port}"), format!("uplink_{uplink}"), format!("uplink_tc_{uplink}")]
+        sorted([tc_pin("port", port), format!("uplink_{uplink}"), tc_pin("uplink_tc", uplink)])
     );
     let config = dataplane.tables().config.get(0).unwrap();
     assert_eq!((config.layout, config.agent_pid), (LAYOUT_VERSION, process::id()));
@@ -89,7 +110,7 @@ fn a_restart_adopts_tables_and_replaces_programs_inside_their_links() {
     first.attach_port(port, "tap0").unwrap();
     assert!(first.tables().vips.swap_word(2, OwnerWord::default(), word(5)).unwrap());
     first.tables().ifports.insert(port, 5).unwrap();
-    let names = [format!("uplink_{uplink}"), format!("uplink_tc_{uplink}"), format!("port_{port}")];
+    let names = [format!("uplink_{uplink}"), tc_pin("uplink_tc", uplink), tc_pin("port", port)];
     let links = names.clone().map(|name| link(&lab, &name));
     let tables = table_ids(&lab);
     drop(first);
@@ -270,7 +291,7 @@ fn a_pin_whose_interface_is_gone_is_replaced() {
     assert_ne!(new, old);
     assert_eq!(dataplane.attach_port(new, "tap0").unwrap(), Attached::New);
     assert_eq!(dataplane.attached_ports().unwrap(), [new]);
-    assert_eq!(lab.links(), [format!("port_{new}")]);
+    assert_eq!(lab.links(), [tc_pin("port", new)]);
 
     // The number of a dead pin may come back with another interface.
     lab.ip("link del tap0");
@@ -336,7 +357,7 @@ fn another_uplink_frees_the_former() {
     let mut dataplane = lab.start();
     assert_eq!(dataplane.attach_uplink(new, "eth1", XdpMode::Native).unwrap(), Attached::New);
     assert_eq!(dataplane.attach_uplink_tc(new, "eth1").unwrap(), Attached::New);
-    assert_eq!(lab.links(), [format!("uplink_{new}"), format!("uplink_tc_{new}")]);
+    assert_eq!(lab.links(), sorted([format!("uplink_{new}"), tc_pin("uplink_tc", new)]));
     assert!(!lab.ip("link show eth0").contains("xdp"));
 }
 

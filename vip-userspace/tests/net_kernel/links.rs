@@ -60,6 +60,8 @@ fn an_interface_is_followed_from_its_birth_over_renaming_and_bridging_to_its_end
         until(&mut watch, |event| matches!(event, LinkEvent::Changed { after, .. } if after.ifindex == guest && after.master == bridge))
             .await;
 
+        // Before Linux 6.2 an interface that is up keeps its name.
+        run("ip link set guest0 down");
         run("ip link set guest0 name other0");
         until(&mut watch, |event| matches!(event, LinkEvent::Changed { before, after } if before.name == "guest0" && after.name == "other0"))
             .await;
