@@ -31,6 +31,9 @@ pub(crate) static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(1
 /// Chunks of records: the agent makes this map itself, as an array of maps, and the loader finds it.
 #[map]
 pub(crate) static VIPS: Array<u32> = Array::with_max_entries(1, 0);
+/// Chunks of records, like VIPS.
+#[map]
+pub(crate) static VIPS_ASIDE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static MOVES: Array<Move> = Array::with_max_entries(1, 0);
 #[map]

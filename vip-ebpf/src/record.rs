@@ -14,8 +14,8 @@ use aya_ebpf::{
 use vip_common::{
     pipeline::VipCell,
     tables::{
-        Direction, OwnerEntry, OwnerWord, Pending, PortEntry, Traffic, VipEntry, VipRecord, Way,
-        record::{INSIDE, Place, PortPlace, VipPlace},
+        AsideRecord, Direction, OwnerWord, Pending, PortEntry, Traffic, VipEntry, VipRecord, Way,
+        record::{AsidePlace, Place, PortPlace, VipPlace},
     },
 };
 
@@ -23,42 +23,41 @@ use crate::maps;
 
 /// An entry in an element of a chunk. Elements live as long as the map does.
 #[derive(Clone, Copy)]
-struct Record<const LANES: u32> {
+struct Record<const ENTRY: usize> {
     element: *mut u8,
-    place: Place<LANES>,
+    index: u32,
 }
 
-impl<const LANES: u32> Record<LANES> {
+impl<const ENTRY: usize> Record<ENTRY> {
     /// The record with an index, in an array of chunks.
     #[inline(always)]
     fn find(chunks: &'static Array<u32>, index: u32) -> Option<Self> {
-        let place = Place::of(index);
-        // Copies: the place itself stays in registers, where the verifier knows its bounds.
-        let (chunk, element) = (place.chunk, place.element);
-        // SAFETY: PORTS and VIPS are arrays of maps, and their elements arrays.
+        let Place { chunk, element, .. } = Place::<ENTRY>::of(index);
+        // SAFETY: the tables of records are arrays of maps, and their elements arrays.
         let element = unsafe {
             let chunk = look_up(from_ref(chunks).cast_mut().cast(), &chunk)?;
             look_up(chunk, &element)?
         };
-        Some(Self { element: element.cast(), place })
+        Some(Self { element: element.cast(), index })
     }
 
     /// The entry.
     #[inline(always)]
     fn entry<T>(self) -> *mut T {
-        // SAFETY: an element begins with its entries, as many as there are lanes.
-        unsafe { self.element.add(self.place.entry()).cast() }
+        // SAFETY: an element begins with its entries.
+        unsafe { self.element.add(Place::<ENTRY>::of(self.index).entry()).cast() }
     }
 
-    /// Counts a frame in this CPU's counters, `offset` bytes from their start.
+    /// Counts a frame in this CPU's counters.
     #[inline(always)]
-    fn count(self, offset: usize, direction: Direction, bytes: usize) {
+    fn count(self, direction: Direction, bytes: usize) {
         // SAFETY: the helper has no preconditions.
         let cpu = unsafe { bpf_get_smp_processor_id() };
         if cpu < maps::CPUS.load() {
+            let offset = Place::<ENTRY>::of(self.index).counters(cpu);
             // SAFETY: an element has counters for as many CPUs; these belong to this one, which runs one program at a time here.
             unsafe {
-                let traffic: *mut Traffic = self.element.add(self.place.counters(cpu) + offset).cast();
+                let traffic: *mut Traffic = self.element.add(offset).cast();
                 (*traffic).count(direction, bytes as u64);
             }
         }
@@ -79,7 +78,7 @@ pub(crate) unsafe fn look_up(map: *mut c_void, index: &u32) -> Option<*mut c_voi
 
 /// A record of PORTS.
 #[derive(Clone, Copy)]
-pub(crate) struct Port(Record<{ PortPlace::LANES }>);
+pub(crate) struct Port(Record<{ PortPlace::ENTRY }>);
 
 impl Port {
     #[inline(always)]
@@ -89,7 +88,7 @@ impl Port {
 
     #[inline(always)]
     pub(crate) fn count(self, direction: Direction, bytes: usize) {
-        self.0.count(0, direction, bytes);
+        self.0.count(direction, bytes);
     }
 }
 
@@ -104,9 +103,9 @@ impl Deref for Port {
     }
 }
 
-/// A record of VIPS.
+/// A record of VIPS, and that of VIPS_ASIDE by need.
 #[derive(Clone, Copy)]
-pub(crate) struct Vip(Record<{ VipPlace::LANES }>);
+pub(crate) struct Vip(Record<{ VipPlace::ENTRY }>);
 
 impl Vip {
     #[inline(always)]
@@ -116,73 +115,101 @@ impl Vip {
 
     #[inline(always)]
     pub(crate) fn count(self, way: Way, direction: Direction, bytes: usize) {
-        let offset = match way {
-            Way::Eip => 0,
-            Way::Inside => INSIDE,
-        };
-        self.0.count(offset, direction, bytes);
+        match way {
+            Way::Eip => self.0.count(direction, bytes),
+            Way::Inside => {
+                if let Some(aside) = self.aside() {
+                    aside.count(direction, bytes);
+                }
+            }
+        }
     }
 
     #[inline(always)]
-    fn owner(self) -> *mut OwnerEntry {
-        // SAFETY: a record is as large as its type.
-        unsafe { &raw mut (*self.0.entry::<VipRecord>()).owner }
+    fn record(self) -> *mut VipRecord {
+        self.0.entry()
     }
+
+    /// The other half, which the agent makes with the first.
+    #[inline(always)]
+    fn aside(self) -> Option<Record<{ AsidePlace::ENTRY }>> {
+        Record::find(&maps::VIPS_ASIDE, self.0.index)
+    }
+
+    /// A field of the other half.
+    #[inline(always)]
+    fn aside_field(self, field: impl FnOnce(*mut AsideRecord) -> *mut u64) -> Option<*mut u64> {
+        self.aside().map(|aside| field(aside.entry()))
+    }
+}
+
+/// The address of a field of a record.
+macro_rules! field {
+    ($record:expr, $field:ident) => {
+        // SAFETY: a record is as large as its type, and lives as long as the map.
+        unsafe { &raw mut (*$record).$field }
+    };
 }
 
 impl VipCell for Vip {
     #[inline(always)]
     fn entry(self) -> VipEntry {
         // SAFETY: as in `Port::deref`.
-        unsafe { (*self.0.entry::<VipRecord>()).vip }
+        unsafe { *field!(self.record(), vip) }
     }
 
     #[inline(always)]
     fn word(self) -> OwnerWord {
-        // SAFETY: the pointer comes from the map's look-up; an aligned 64-bit load is one instruction and never torn.
-        unsafe { read_volatile(&raw const (*self.owner()).word) }
+        // SAFETY: an aligned 64-bit load of a map's element is one instruction and never torn.
+        unsafe { read_volatile(field!(self.record(), word)) }
     }
 
     #[inline(always)]
     fn pending(self) -> Pending {
         // SAFETY: as in `word`.
-        unsafe { read_volatile(&raw const (*self.owner()).pending) }
+        unsafe { read_volatile(field!(self.record(), pending)) }
     }
 
     #[inline(always)]
     fn damped_until(self) -> u64 {
+        let at = self.aside_field(|aside| field!(aside, damped_until));
         // SAFETY: as in `word`.
-        unsafe { read_volatile(&raw const (*self.owner()).damped_until) }
+        at.map_or(0, |at| unsafe { read_volatile(at) })
     }
 
     #[inline(always)]
     fn set_damped_until(self, at: u64) {
-        // SAFETY: as in `word`; an aligned 64-bit store is one instruction.
-        unsafe { write_volatile(&raw mut (*self.owner()).damped_until, at) }
+        if let Some(field) = self.aside_field(|aside| field!(aside, damped_until)) {
+            // SAFETY: as in `word`; an aligned 64-bit store is one instruction.
+            unsafe { write_volatile(field, at) }
+        }
     }
 
     #[inline(always)]
     fn reported(self) -> u64 {
+        let at = self.aside_field(|aside| field!(aside, reported));
         // SAFETY: as in `word`.
-        unsafe { read_volatile(&raw const (*self.owner()).reported) }
+        at.map_or(0, |at| unsafe { read_volatile(at) })
     }
 
     #[inline(always)]
     fn set_reported(self, at: u64) {
-        // SAFETY: as in `set_damped_until`.
-        unsafe { write_volatile(&raw mut (*self.owner()).reported, at) }
+        if let Some(field) = self.aside_field(|aside| field!(aside, reported)) {
+            // SAFETY: as in `set_damped_until`.
+            unsafe { write_volatile(field, at) }
+        }
     }
 
     #[inline(always)]
     fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool {
-        // SAFETY: the pointer comes from the map's look-up and the field is aligned to eight bytes.
-        unsafe { compare_exchange((&raw mut (*self.owner()).word).cast(), old.0, new.0) }
+        // SAFETY: the field is aligned to eight bytes of a map's element.
+        unsafe { compare_exchange(field!(self.record(), word).cast(), old.0, new.0) }
     }
 
     #[inline(always)]
     fn swap_pending(self, old: Pending, new: Pending) -> bool {
         // SAFETY: as in `swap_word`.
-        unsafe { compare_exchange((&raw mut (*self.owner()).pending).cast(), old.0, new.0) }
+        unsafe { compare_exchange(field!(self.record(), pending).cast(), old.0, new.0) }
     }
 }
 

@@ -20,8 +20,8 @@ pub use self::{
     counter::{Direction, Meter, MeterClass, Traffic, Way},
     event::{ClaimForm, Event, EventKind},
     owner::{
-        DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending, VipEntry,
-        VipRecord,
+        AsideRecord, DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending,
+        VipEntry, VipRecord,
     },
     port::{Grant, GrantKey, MAX_MEMBERS, MacKey, Members, PortEntry, PortFlags, Rights, VridSet},
     route::{EipNetwork, NextHop, RouteEntry, RouteKind, SubnetEntry},
@@ -39,9 +39,11 @@ pub mod names {
     pub const MACS: &str = "MACS";
     /// Hash: [`GrantKey`](super::GrantKey) → [`Grant`](super::Grant).
     pub const GRANTS: &str = "GRANTS";
-    /// Array of chunks of [records](super::record): VIP slot → [`VipRecord`](super::VipRecord) and its traffic. The words of the
+    /// Array of chunks of [records](super::record): VIP slot → [`VipRecord`](super::VipRecord) and the traffic of its EIP. The words of the
     /// owner are changed by compare-and-swap only.
     pub const VIPS: &str = "VIPS";
+    /// Array of chunks of [records](super::record): VIP slot → [`AsideRecord`](super::AsideRecord) and the VIP's traffic inside.
+    pub const VIPS_ASIDE: &str = "VIPS_ASIDE";
     /// Array: VIP slot × [`MOVES_PER_VIP`](super::MOVES_PER_VIP) + epoch modulo it → [`Move`](super::Move).
     pub const MOVES: &str = "MOVES";
     /// Array: VIP slot → [`Members`](super::Members).

@@ -135,7 +135,7 @@ pub struct OwnerEntry {
     pub reported: u64,
 }
 
-/// What the state says of a VIP. 24 bytes.
+/// What the state says of a VIP. 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct VipEntry {
@@ -145,22 +145,30 @@ pub struct VipEntry {
     pub vni: u32,
     /// The VIP.
     pub address: Ipv4,
-    /// Index of the subnet.
-    pub subnet: u32,
-    /// Always 0.
-    pub zero: u32,
 }
 
-/// The VIP of a record of VIPS: all that a packet and a claim need of it in one cache line. 64 bytes.
+/// The VIP of a record of VIPS: what each packet needs of it. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct VipRecord {
-    /// What claims change.
-    pub owner: OwnerEntry,
+    /// The owner.
+    pub word: OwnerWord,
+    /// The claim that waits.
+    pub pending: Pending,
     /// What the state says.
     pub vip: VipEntry,
+}
+
+/// The VIP of a record of VIPS_ASIDE: what claims need of it beside that. 32 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct AsideRecord {
+    /// As in [`OwnerEntry`].
+    pub damped_until: u64,
+    /// As in [`OwnerEntry`].
+    pub reported: u64,
     /// Always 0.
-    pub zero: u64,
+    pub zero: [u64; 2],
 }
 
 /// Value of MOVES: one change of owner. 32 bytes. Believed only if its epoch is one that the word can have had.
@@ -189,4 +197,5 @@ impl Move {
     }
 }
 
-const _: () = assert!(size_of::<VipRecord>() == 64 && size_of::<Move>() == 32);
+const _: () =
+    assert!(size_of::<VipRecord>() == 32 && size_of::<AsideRecord>() == 32 && size_of::<Move>() == 32);

@@ -1,26 +1,35 @@
 //! Records: what a packet needs of one port or VIP, with its counters, side by side in memory.
 //!
-//! PORTS and VIPS are arrays of chunks (array of maps), and a chunk is a mappable array of [`CHUNK`] elements. An element begins with
-//! the entries of one or two objects, one cache line each, and goes on with one line of counters per CPU. So a packet touches
-//! two neighbouring lines of one page where a table of entries and a per-CPU table of counters would make it touch two lines of two
-//! pages; no two CPUs write to one line; and counters exist only for chunks that something is in.
+//! PORTS, VIPS and VIPS_ASIDE are arrays of chunks (array of maps), and a chunk is a mappable array of [`CHUNK`] elements. An element
+//! begins with the entries of [`LANES`] objects, one or one half of a cache line each, and goes on with one line of counters per
+//! CPU. So a packet touches two neighbouring lines of one page where a table of entries and a per-CPU table of counters would make
+//! it touch two lines of two pages; no two CPUs write to one line; and counters exist only for chunks that something is in.
 //!
 //! ```text
-//! PORTS element: port 2n | port 2n+1 | CPU 0: traffic of 2n, of 2n+1 | CPU 1: … | …
-//! VIPS element:  VIP n               | CPU 0: traffic by EIP, inside | CPU 1: … | …
+//! PORTS element:      port 2n | port 2n+1 | CPU 0: traffic of 2n, of 2n+1 | CPU 1: … | …
+//! VIPS element:       VIP 2n, VIP 2n+1    | CPU 0: traffic by EIP of 2n, of 2n+1 | CPU 1: … | …
+//! VIPS_ASIDE element: VIP 2n, VIP 2n+1    | CPU 0: traffic inside of 2n, of 2n+1 | CPU 1: … | …
 //! ```
+//!
+//! What a VIP has is apart in two tables, because the caches are small: a packet to an EIP needs nothing of VIPS_ASIDE.
 
-use super::Traffic;
+use super::{AsideRecord, PortEntry, Traffic, VipRecord};
 
 /// Elements of a chunk.
 pub const CHUNK: u32 = 1024;
 
-/// Size of a cache line, of an entry, and of one CPU's counters in an element, in bytes.
+/// Size of a cache line and of one CPU's counters in an element, in bytes.
 pub const LINE: usize = 64;
 
-/// Where something lies in chunks of elements of `LANES` entries each.
+/// Objects in an element.
+pub const LANES: u32 = 2;
+
+/// Objects in a chunk.
+pub const PER_CHUNK: u32 = CHUNK * LANES;
+
+/// Where something lies in chunks whose elements have entries of `ENTRY` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<const LANES: u32> {
+pub struct Place<const ENTRY: usize> {
     /// Index of the chunk.
     pub chunk: u32,
     /// Index of the element in the chunk.
@@ -29,53 +38,51 @@ pub struct Place<const LANES: u32> {
     pub lane: u32,
 }
 
-impl<const LANES: u32> Place<LANES> {
-    /// Entries of an element.
-    pub const LANES: u32 = LANES;
-
-    /// Objects in a chunk.
-    pub const PER_CHUNK: u32 = CHUNK * LANES;
+impl<const ENTRY: usize> Place<ENTRY> {
+    /// Bytes of an entry.
+    pub const ENTRY: usize = ENTRY;
 
     /// Where the object with this index lies.
     #[inline(always)]
     pub const fn of(index: u32) -> Self {
-        Self { chunk: index / Self::PER_CHUNK, element: index / LANES % CHUNK, lane: index % LANES }
+        Self { chunk: index / PER_CHUNK, element: index / LANES % CHUNK, lane: index % LANES }
     }
 
     /// Chunks that `objects` need.
     pub const fn chunks(objects: u32) -> u32 {
-        objects.div_ceil(Self::PER_CHUNK)
+        objects.div_ceil(PER_CHUNK)
     }
 
     /// Bytes of an element on a machine with this many CPUs.
     pub const fn element_size(cpus: u32) -> u32 {
-        (LANES + cpus) * LINE as u32
+        LANES * ENTRY as u32 + cpus * LINE as u32
     }
 
     /// Offset in the element of the entry, in bytes.
     #[inline(always)]
     pub const fn entry(self) -> usize {
-        self.lane as usize * LINE
+        self.lane as usize * ENTRY
     }
 
-    /// Offset in the element of a CPU's counters: the entry's own where an element has several entries, else its first.
+    /// Offset in the element of the entry's counters of a CPU, in bytes.
     #[inline(always)]
     pub const fn counters(self, cpu: u32) -> usize {
-        (LANES + cpu) as usize * LINE + self.lane as usize * size_of::<Traffic>()
+        LANES as usize * ENTRY + cpu as usize * LINE + self.lane as usize * size_of::<Traffic>()
     }
 }
 
 /// Where a port lies in PORTS.
-pub type PortPlace = Place<2>;
+pub type PortPlace = Place<{ size_of::<PortEntry>() }>;
 
 /// Where a VIP lies in VIPS.
-pub type VipPlace = Place<1>;
+pub type VipPlace = Place<{ size_of::<VipRecord>() }>;
 
-/// Offset from a VIP's counters of what goes through its EIP to those of what stays in the VPC.
-pub const INSIDE: usize = size_of::<Traffic>();
+/// Where a VIP lies in VIPS_ASIDE.
+pub type AsidePlace = Place<{ size_of::<AsideRecord>() }>;
 
 const _: () = assert!(
-    size_of::<Traffic>() * 2 == LINE
-        && size_of::<super::PortEntry>() == LINE
-        && size_of::<super::VipRecord>() == LINE
+    size_of::<Traffic>() * LANES as usize == LINE
+        && PortPlace::ENTRY == LINE
+        && VipPlace::ENTRY * LANES as usize == LINE
+        && AsidePlace::ENTRY * LANES as usize == LINE
 );

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use vip_common::{
     DropReason,
     tables::{
-        AddressKind, ClaimForm, Config, Direction, EipNetwork, Event, EventKind, Grant, GrantKey,
-        MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop, OwnerEntry, OwnerWord, Pending,
-        PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, VipRecord,
-        VniAddress, VridSet,
+        AddressKind, AsideRecord, ClaimForm, Config, Direction, EipNetwork, Event, EventKind, Grant,
+        GrantKey, MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop, OwnerEntry, OwnerWord,
+        Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic,
+        VipRecord, VniAddress, VridSet,
         index::Node,
         names,
         record::{CHUNK, PortPlace},
@@ -181,7 +181,8 @@ fn keys_and_values_have_the_sizes_of_the_layout() {
     assert_eq!((size_of::<OwnerWord>(), size_of::<Pending>(), size_of::<Target>()), (8, 8, 4));
     assert_eq!((size_of::<OwnerEntry>(), align_of::<OwnerEntry>()), (32, 8));
     assert_eq!((size_of::<VniAddress>(), size_of::<MacKey>(), size_of::<GrantKey>()), (8, 12, 8));
-    assert_eq!((size_of::<VipRecord>(), size_of::<Node>(), size_of::<Grant>()), (64, 1024, 8));
+    assert_eq!((size_of::<VipRecord>(), size_of::<AsideRecord>()), (32, 32));
+    assert_eq!((size_of::<Node>(), size_of::<Grant>()), (1024, 8));
     assert_eq!((size_of::<PortEntry>(), size_of::<Members>(), size_of::<Move>()), (64, 80, 32));
     assert_eq!((size_of::<SubnetEntry>(), size_of::<RouteEntry>(), size_of::<NextHop>()), (12, 8, 8));
     assert_eq!((size_of::<EipNetwork>(), size_of::<Config>(), size_of::<Event>()), (12, 32, 56));
@@ -197,6 +198,7 @@ fn names_of_tables_fit_the_kernel_and_are_unique() {
         names::MACS,
         names::GRANTS,
         names::VIPS,
+        names::VIPS_ASIDE,
         names::MOVES,
         names::MEMBERS,
         names::PORTS,

@@ -388,7 +388,7 @@ impl World {
         } else {
             SourceEip::default()
         };
-        let entry = VipEntry { eip, vni, address, subnet: subnet + 1, zero: 0 };
+        let entry = VipEntry { eip, vni, address };
         let owner = OwnerEntry {
             word,
             pending: pending.unwrap_or_default(),

@@ -180,8 +180,8 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
             tables.ports.set(index, PortEntry { root, ..port })
         }
         Step::SetMembers(slot, members) => {
-            let Members { vni, address, subnet, .. } = members;
-            tables.vips.set(slot, VipEntry { vni, address, subnet, ..VipEntry::default() })?;
+            let Members { vni, address, .. } = members;
+            tables.vips.set(slot, VipEntry { vni, address, ..VipEntry::default() })?;
             tables.members.set(slot, members)
         }
         Step::SetGrant(key, grant) => tables.grants.insert(key, grant),

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -10,7 +11,7 @@ use std::{
 use aya::EbpfLoader;
 use vip_common::tables::{
     names,
-    record::{PortPlace, VipPlace},
+    record::{AsidePlace, PortPlace, VipPlace},
 };
 
 use super::{Capacity, KernelError, syscall, tables::records};
@@ -18,6 +19,9 @@ use crate::net::mount_bpffs;
 
 /// Global of the object: CPUs that a record has counters for.
 const CPUS: &str = "CPUS";
+
+/// Makes a table: its name, objects that it has room for, CPUs.
+type Create = fn(&'static str, u32, u32) -> Result<OwnedFd, KernelError>;
 
 /// Makes and pins the chunked tables that are not there yet, and lets the loader find them at `path`. `cpus`: how many the
 /// machine can have.
@@ -29,18 +33,20 @@ pub(super) fn provide<'p>(
     path: impl Fn(&str) -> PathBuf,
 ) -> Result<(), KernelError> {
     loader.override_global(CPUS, cpus, true);
-    for name in [names::VIPS, names::PORTS] {
+    let (vips, ports) = (capacity.vips, capacity.ports + 1);
+    let tables: [(_, Create, _); 3] = [
+        (names::VIPS, records::create::<{ VipPlace::ENTRY }>, vips),
+        (names::VIPS_ASIDE, records::create::<{ AsidePlace::ENTRY }>, vips),
+        (names::PORTS, records::create::<{ PortPlace::ENTRY }>, ports),
+    ];
+    for (name, create, capacity) in tables {
         let path = path(name);
         let failed = |action| {
             let path = path.clone();
             move |source| KernelError::Pin { action, path, source }
         };
         if !path.try_exists().map_err(failed("look for"))? {
-            let map = if name == names::VIPS {
-                records::create::<{ VipPlace::LANES }>(name, capacity.vips, *cpus)?
-            } else {
-                records::create::<{ PortPlace::LANES }>(name, capacity.ports + 1, *cpus)?
-            };
+            let map = create(name, capacity, *cpus)?;
             syscall::pin(&map, &path).map_err(failed("pin the table"))?;
         }
         loader.map_pin_path(name, path);

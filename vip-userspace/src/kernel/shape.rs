@@ -8,7 +8,7 @@ use aya::maps::{MapInfo, MapType};
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
 use vip_common::tables::{
     MOVES_PER_VIP, names,
-    record::{PortPlace, VipPlace},
+    record::{AsidePlace, PortPlace, VipPlace},
 };
 
 use super::{
@@ -17,13 +17,14 @@ use super::{
 };
 
 /// Every table of the object that is pinned.
-pub(super) const TABLES: [&str; 19] = [
+pub(super) const TABLES: [&str; 20] = [
     names::CONFIG,
     names::NODES,
     names::SCATTERED,
     names::MACS,
     names::GRANTS,
     names::VIPS,
+    names::VIPS_ASIDE,
     names::MOVES,
     names::MEMBERS,
     names::PORTS,
@@ -101,6 +102,7 @@ impl Capacity {
             (names::MACS, ports),
             (names::GRANTS, ports.max(vips).saturating_mul(GRANTS_EACH).min(MOST_GRANTS)),
             (names::VIPS, VipPlace::chunks(vips)),
+            (names::VIPS_ASIDE, AsidePlace::chunks(vips)),
             (names::MOVES, vips * MOVES_PER_VIP),
             (names::MEMBERS, vips),
             (names::PORTS, PortPlace::chunks(ports + 1)),
@@ -134,7 +136,7 @@ impl MapShape {
     /// The shape that the loader will give a table of the object.
     fn of_object(name: &str, map: &aya_obj::Map, entries: Option<u32>) -> Self {
         // The object declares an array, because aya makes no arrays of maps.
-        let is_chunked = name == names::PORTS || name == names::VIPS;
+        let is_chunked = [names::PORTS, names::VIPS, names::VIPS_ASIDE].contains(&name);
         let kind = if is_chunked { bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32 } else { map.map_type() };
         let is_device_map = kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32;
         // Device maps have room for a program beside each interface since Linux 5.8, and aya uses it where it can.

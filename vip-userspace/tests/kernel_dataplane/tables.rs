@@ -43,7 +43,7 @@ fn fill(tables: &Tables, ifindex: u32) {
     };
     let root = tables.index.root(VNI).unwrap();
     tables.ports.set(1, PortEntry { root, ..port }).unwrap();
-    tables.vips.set(0, VipEntry { vni: VNI, address: VIP, subnet: 1, ..VipEntry::default() }).unwrap();
+    tables.vips.set(0, VipEntry { vni: VNI, address: VIP, ..VipEntry::default() }).unwrap();
     let mut members = Members { vni: VNI, address: VIP, subnet: 1, ..Members::default() };
     members.ports[0] = 1;
     tables.members.set(0, members).unwrap();

@@ -147,7 +147,7 @@ impl Tables {
             index: AddressIndex::open(map(names::NODES)?, map(names::SCATTERED)?, roots, sizes.vpcs)?,
             macs: HashTable::new(names::MACS, map(names::MACS)?)?,
             grants: HashTable::new(names::GRANTS, map(names::GRANTS)?)?,
-            vips: VipTable::open(map(names::VIPS)?, sizes.vips, sizes.cpus)?,
+            vips: VipTable::open(map(names::VIPS)?, map(names::VIPS_ASIDE)?, sizes.vips, sizes.cpus)?,
             moves: ArrayTable::new(names::MOVES, map(names::MOVES)?)?,
             members: ArrayTable::new(names::MEMBERS, map(names::MEMBERS)?)?,
             ports,

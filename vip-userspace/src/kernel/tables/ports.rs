@@ -8,15 +8,17 @@ use zerocopy::transmute;
 
 use super::{
     KernelError,
-    records::{Records, WORDS, load, store},
+    records::{Records, load, store},
 };
 
 /// Word of an entry that holds the EIP.
 const EIP: usize = std::mem::offset_of!(PortEntry, eip) / 8;
 
+const WORDS: usize = PortPlace::ENTRY / 8;
+
 /// Port index → port, and the traffic of its EIP.
 #[derive(Debug)]
-pub struct PortTable(Records<{ PortPlace::LANES }>);
+pub struct PortTable(Records<{ PortPlace::ENTRY }>);
 
 impl PortTable {
     pub(super) fn open(map: Map, capacity: u32, cpus: u32) -> Result<Self, KernelError> {
@@ -77,11 +79,11 @@ impl PortTable {
 
     /// Traffic through the port's EIP.
     pub fn traffic(&self, index: u32) -> Result<Traffic, KernelError> {
-        self.0.traffic(index, 0)
+        self.0.traffic(index)
     }
 
     /// Sets the traffic to zero.
     pub fn clear_traffic(&self, index: u32) -> Result<(), KernelError> {
-        self.0.clear_traffic(index, 0)
+        self.0.clear_traffic(index)
     }
 }

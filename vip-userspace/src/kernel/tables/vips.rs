@@ -1,11 +1,11 @@
-//! VIPS.
+//! VIPS and VIPS_ASIDE.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use vip_common::tables::{
-    OwnerEntry, OwnerWord, Pending, SourceEip, Traffic, VipEntry, VipRecord, Way, names,
-    record::{INSIDE, VipPlace},
+    AsideRecord, OwnerEntry, OwnerWord, Pending, SourceEip, Traffic, VipEntry, VipRecord, Way, names,
+    record::{AsidePlace, VipPlace},
 };
 use zerocopy::transmute;
 
@@ -15,61 +15,85 @@ use super::{
 };
 
 /// Where things are in an entry, in words.
-const WORD: usize = std::mem::offset_of!(OwnerEntry, word) / 8;
-const PENDING: usize = std::mem::offset_of!(OwnerEntry, pending) / 8;
+const WORD: usize = std::mem::offset_of!(VipRecord, word) / 8;
+const PENDING: usize = std::mem::offset_of!(VipRecord, pending) / 8;
 const VIP: usize = std::mem::offset_of!(VipRecord, vip) / 8;
 const EIP: usize = VIP + std::mem::offset_of!(VipEntry, eip) / 8;
-const OWNER_WORDS: usize = size_of::<OwnerEntry>() / 8;
 const VIP_WORDS: usize = size_of::<VipEntry>() / 8;
+
+// `restore` writes both in one go.
+const _: () = assert!(WORD == 0 && PENDING == 1);
 
 /// VIP slot → VIP, owner, traffic. The programs change words and pending claims by compare-and-swap; so does this, on the same
 /// memory.
 #[derive(Debug)]
-pub struct VipTable(Records<{ VipPlace::LANES }>);
+pub struct VipTable {
+    vips: Records<{ VipPlace::ENTRY }>,
+    aside: Records<{ AsidePlace::ENTRY }>,
+}
 
 impl VipTable {
-    pub(super) fn open(map: Map, capacity: u32, cpus: u32) -> Result<Self, KernelError> {
-        Records::open(names::VIPS, map, capacity, cpus).map(Self)
+    pub(super) fn open(vips: Map, aside: Map, capacity: u32, cpus: u32) -> Result<Self, KernelError> {
+        Ok(Self {
+            vips: Records::open(names::VIPS, vips, capacity, cpus)?,
+            aside: Records::open(names::VIPS_ASIDE, aside, capacity, cpus)?,
+        })
     }
 
     /// Number of slots.
     #[expect(clippy::len_without_is_empty, reason = "its size is fixed and never 0")]
     pub fn len(&self) -> u32 {
-        self.0.len()
+        self.vips.len()
     }
 
     /// The slots that something may be in: all others are empty.
     pub fn present(&self) -> impl Iterator<Item = u32> + '_ {
-        self.0.present()
+        self.vips.present()
     }
 
     /// Bytes of memory behind the table.
     pub fn bytes(&self) -> usize {
-        self.0.bytes()
+        self.vips.bytes() + self.aside.bytes()
     }
 
     /// Makes room for VIPs, many at once.
-    pub fn reserve(&self, slots: impl IntoIterator<Item = u32>) -> Result<(), KernelError> {
-        self.0.reserve(slots)
+    pub fn reserve(&self, slots: impl IntoIterator<Item = u32> + Clone) -> Result<(), KernelError> {
+        // First what the programs find through the other.
+        self.aside.reserve(slots.clone())?;
+        self.vips.reserve(slots)
     }
 
     /// What claims change of a slot. Each field is whole; the fields need not be of the same moment.
     pub fn load(&self, slot: u32) -> Result<OwnerEntry, KernelError> {
-        let Some(words) = self.0.entry(slot)? else { return Ok(OwnerEntry::default()) };
-        let words: [u64; OWNER_WORDS] = load(words);
-        Ok(transmute!(words))
+        let VipRecord { word, pending, .. } = self.record(slot)?;
+        let AsideRecord { damped_until, reported, .. } = match self.aside.entry(slot)? {
+            Some(words) => transmute!(load::<{ size_of::<AsideRecord>() / 8 }>(words)),
+            None => AsideRecord::default(),
+        };
+        Ok(OwnerEntry { word, pending, damped_until, reported })
+    }
+
+    fn record(&self, slot: u32) -> Result<VipRecord, KernelError> {
+        Ok(match self.vips.entry(slot)? {
+            Some(words) => transmute!(load::<{ size_of::<VipRecord>() / 8 }>(words)),
+            None => VipRecord::default(),
+        })
+    }
+
+    /// The words of a slot's record, which is made if it does not exist.
+    fn made(&self, slot: u32) -> Result<&[AtomicU64], KernelError> {
+        self.aside.entry_made(slot)?;
+        self.vips.entry_made(slot)
     }
 
     /// What the state says of a slot.
     pub fn get(&self, slot: u32) -> Result<VipEntry, KernelError> {
-        let Some(words) = self.0.entry(slot)? else { return Ok(VipEntry::default()) };
-        let words: [u64; VIP_WORDS] = load(words.get(VIP..).unwrap_or_default());
-        Ok(transmute!(words))
+        Ok(self.record(slot)?.vip)
     }
 
     /// Writes what the state says of a slot and keeps its EIP.
     pub fn set(&self, slot: u32, vip: VipEntry) -> Result<(), KernelError> {
-        let words = self.0.entry_made(slot)?;
+        let words = self.made(slot)?;
         let eip = words.get(EIP).map_or(0, |word| word.load(Ordering::Acquire));
         let values: [u64; VIP_WORDS] = transmute!(VipEntry { eip: transmute!(eip), ..vip });
         store(words.get(VIP..).unwrap_or_default(), &values);
@@ -78,7 +102,7 @@ impl VipTable {
 
     /// Empties what the state says of a slot; the owner's word stays, with its epoch.
     pub fn clear(&self, slot: u32) -> Result<(), KernelError> {
-        if let Some(words) = self.0.entry(slot)? {
+        if let Some(words) = self.vips.entry(slot)? {
             store(words.get(VIP..).unwrap_or_default(), &[0; VIP_WORDS]);
         }
         Ok(())
@@ -86,7 +110,7 @@ impl VipTable {
 
     /// Sets the EIP that the VIP leaves as, by one store.
     pub fn set_eip(&self, slot: u32, eip: SourceEip) -> Result<(), KernelError> {
-        if let Some(word) = self.0.entry_made(slot)?.get(EIP) {
+        if let Some(word) = self.made(slot)?.get(EIP) {
             word.store(transmute!(eip), Ordering::Release);
         }
         Ok(())
@@ -94,24 +118,30 @@ impl VipTable {
 
     /// Writes what claims change of a slot, whatever it was: for tables that no program works with at the moment.
     pub fn restore(&self, slot: u32, owner: OwnerEntry) -> Result<(), KernelError> {
-        let words: [u64; OWNER_WORDS] = transmute!(owner);
-        store(self.0.entry_made(slot)?, &words);
+        let OwnerEntry { word, pending, damped_until, reported } = owner;
+        let aside: [u64; size_of::<AsideRecord>() / 8] =
+            transmute!(AsideRecord { damped_until, reported, ..AsideRecord::default() });
+        store(self.aside.entry_made(slot)?, &aside);
+        store(self.made(slot)?, &[word.0, pending.0]);
         Ok(())
     }
 
     /// Replaces a slot's word if it is still `old`; tells whether it was.
     pub fn swap_word(&self, slot: u32, old: OwnerWord, new: OwnerWord) -> Result<bool, KernelError> {
-        Ok(swap(self.0.entry_made(slot)?.get(WORD), old.0, new.0))
+        Ok(swap(self.made(slot)?.get(WORD), old.0, new.0))
     }
 
     /// Replaces a slot's waiting claim if it is still `old`; tells whether it was.
     pub fn swap_pending(&self, slot: u32, old: Pending, new: Pending) -> Result<bool, KernelError> {
-        Ok(swap(self.0.entry_made(slot)?.get(PENDING), old.0, new.0))
+        Ok(swap(self.made(slot)?.get(PENDING), old.0, new.0))
     }
 
     /// Traffic of a VIP that goes one way.
     pub fn traffic(&self, slot: u32, way: Way) -> Result<Traffic, KernelError> {
-        self.0.traffic(slot, offset(way))
+        match way {
+            Way::Eip => self.vips.traffic(slot),
+            Way::Inside => self.aside.traffic(slot),
+        }
     }
 
     /// Traffic of a VIP, both ways together.
@@ -121,14 +151,10 @@ impl VipTable {
 
     /// Sets the traffic that goes one way to zero.
     pub fn clear_traffic(&self, slot: u32, way: Way) -> Result<(), KernelError> {
-        self.0.clear_traffic(slot, offset(way))
-    }
-}
-
-fn offset(way: Way) -> usize {
-    match way {
-        Way::Eip => 0,
-        Way::Inside => INSIDE,
+        match way {
+            Way::Eip => self.vips.clear_traffic(slot),
+            Way::Inside => self.aside.clear_traffic(slot),
+        }
     }
 }
 
