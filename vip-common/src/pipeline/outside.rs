@@ -12,7 +12,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Way},
-    wire::{ArpOperation, EtherType, Ethernet, Ipv4, Mac},
+    wire::{ArpOperation, EtherType, Ethernet, Ipv4, Mac, Protocol, Tcp},
 };
 
 #[inline(always)]
@@ -44,6 +44,9 @@ fn packet_to_eip<P: Packet, T: Tables>(
     let Some(target) = tables.eip(frame.ip.destination.get()) else { return Decision::NOT_OURS };
     let ip = attempt!(Ipv4Packet::parse(packet));
     attempt!(check_translatable(packet, &ip));
+    if stage == Stage::Xdp && config.flags.has(ConfigFlags::TCP_BY_TC) && continues_tcp(packet, &ip) {
+        return Decision::LEAVE_TO_TC;
+    }
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
@@ -76,6 +79,13 @@ fn packet_to_eip<P: Packet, T: Tables>(
         }
         _ => Decision::drop(DropReason::TableInconsistent),
     }
+}
+
+/// Whether the packet is TCP behind the SYN of its direction. One and the same for all segments of a connection that is open,
+/// so none of them overtakes another; of a fragmented segment the first may differ, and the rest wait for it at the receiver.
+#[inline(always)]
+fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
+    ip.protocol == Protocol::TCP && !ip.transport::<Tcp, _>(packet).is_some_and(|tcp| tcp.has_syn())
 }
 
 /// Translates the packet and hands it to the receiver.
