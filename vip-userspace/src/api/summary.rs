@@ -108,12 +108,7 @@ fn write_uplink(text: &mut String, uplink: &UplinkStatus) -> fmt::Result {
         None if *path == UplinkPath::Tc => write!(text, "no XDP")?,
         None => write!(text, "XDP NOT ATTACHED")?,
     }
-    let path = match path {
-        UplinkPath::Xdp => "xdp",
-        UplinkPath::Tc => "tc",
-        UplinkPath::Split => "split",
-    };
-    write!(text, ", path {path}")?;
+    write!(text, ", path {}", path.word())?;
     if let Some(master) = routed_by {
         write!(text, ", routes and neighbours of {master}")?;
     }

@@ -81,6 +81,17 @@ pub enum UplinkPath {
     Split,
 }
 
+impl UplinkPath {
+    /// The word for it in the configuration and in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+            Self::Split => "split",
+        }
+    }
+}
+
 /// A provider network that EIPs belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EipNetwork {
