@@ -12,7 +12,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Way},
-    wire::{ArpOperation, EtherType, Ethernet, Ipv4, Mac, Protocol, Tcp},
+    wire::{ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Ipv4Header, Mac, Protocol, Tcp},
 };
 
 #[inline(always)]
@@ -37,16 +37,17 @@ fn packet_to_eip<P: Packet, T: Tables>(
     config: &Config,
     stage: Stage,
 ) -> Decision {
-    let Some(frame) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
-    if frame.ethernet.destination != config.uplink_mac {
+    let Some(&mut Frame { ethernet, ip }) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
+    if ethernet.destination != config.uplink_mac {
         return Decision::NOT_OURS;
     }
-    let Some(target) = tables.eip(frame.ip.destination.get()) else { return Decision::NOT_OURS };
-    let ip = attempt!(Ipv4Packet::parse(packet));
-    attempt!(check_translatable(packet, &ip));
+    // Before anything is looked up: TC will do that.
     if stage == Stage::Xdp && config.flags.has(ConfigFlags::TCP_BY_TC) && continues_tcp(packet, &ip) {
         return Decision::LEAVE_TO_TC;
     }
+    let Some(target) = tables.eip(ip.destination.get()) else { return Decision::NOT_OURS };
+    let ip = attempt!(Ipv4Packet::parse(packet));
+    attempt!(check_translatable(packet, &ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
@@ -81,11 +82,13 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
 }
 
-/// Whether the packet is TCP behind the SYN of its direction. One and the same for all segments of a connection that is open,
+/// Whether the packet, of which nothing is checked yet, is TCP behind the SYN of its direction. One and the same for all segments of a connection that is open,
 /// so none of them overtakes another; of a fragmented segment the first may differ, and the rest wait for it at the receiver.
 #[inline(always)]
-fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
-    ip.protocol == Protocol::TCP && !ip.transport::<Tcp, _>(packet).is_some_and(|tcp| tcp.has_syn())
+fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Header) -> bool {
+    ip.protocol() == Protocol::TCP
+        && (ip.is_later_fragment()
+            || !packet.header::<Tcp>(Ethernet::LEN + ip.header_length()).is_some_and(|tcp| tcp.has_syn()))
 }
 
 /// Translates the packet and hands it to the receiver.

@@ -143,12 +143,22 @@ fn xdp_that_leaves_tcp_to_tc_keeps_segments_with_syn_and_everything_else() {
 }
 
 #[test]
-fn xdp_that_leaves_tcp_to_tc_stops_what_it_can_tell_to_be_wrong_and_leaves_the_unknown_alone() {
+fn xdp_that_leaves_tcp_to_tc_does_so_before_it_looks_anything_up() {
     let split = world(|world| world.tcp_by_tc = true);
-    let strange = Ipv4Frame { destination: UNLISTED, ..segment(16) };
-    assert_eq!(uplink(&split, &strange.bytes()), Verdict::NotOurs);
-    let short = Ipv4Frame { payload: vec![0; 17], ..segment(16) };
-    assert_eq!(uplink(&split, &short.bytes()), drop(DropReason::TinyFragment));
+    let strange = Ipv4Frame { destination: UNLISTED, ..segment(16) }.bytes();
+    let short = Ipv4Frame { payload: vec![0; 17], ..segment(16) }.bytes();
+    let mut malformed = segment(16).bytes();
+    malformed[14] = 0x44;
+    for (frame, verdict) in [
+        (strange, Verdict::NotOurs),
+        (short, drop(DropReason::TinyFragment)),
+        (malformed, drop(DropReason::Ipv4Malformed)),
+    ] {
+        assert_eq!(uplink(&split, &frame), Verdict::LeaveToTc);
+        assert_eq!(engine::uplink(&split, Stage::Tc, &frame).verdict, verdict);
+    }
+    let to_others = Ipv4Frame { to: NEIGHBOUR_MAC, ..segment(16) };
+    assert_eq!(uplink(&split, &to_others.bytes()), Verdict::NotOurs);
 }
 
 #[test]
