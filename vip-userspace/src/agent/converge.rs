@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     api::status::{Attachment, DeliveryPath, Durations, SyncState},
+    config::UplinkPath,
     kernel::{KernelError, TcHook},
     memory,
     net::NetError,
@@ -384,16 +385,23 @@ impl Agent {
         });
         ports
             .map(|(port, link)| {
-                let (_, why) = interfaces::takes_xdp(link, self.features.features());
+                let takes_xdp = port.flags.has(PortFlags::TAKES_XDP);
+                let (path, why) = match self.config.uplink_path {
+                    UplinkPath::Tc => (DeliveryPath::UplinkTc, "the uplink's path is tc"),
+                    UplinkPath::Split if takes_xdp => (
+                        DeliveryPath::Split,
+                        "the uplink's path is split: established TCP by TC, everything else by XDP",
+                    ),
+                    UplinkPath::Xdp | UplinkPath::Split => (
+                        if takes_xdp { DeliveryPath::Xdp } else { DeliveryPath::UplinkTc },
+                        interfaces::takes_xdp(link, self.features.features()).1,
+                    ),
+                };
                 let facts = InterfaceFacts {
                     ifindex: link.ifindex,
                     mtu: link.mtu,
                     bridged: port.flags.has(PortFlags::BRIDGED),
-                    path: if port.flags.has(PortFlags::TAKES_XDP) {
-                        DeliveryPath::Xdp
-                    } else {
-                        DeliveryPath::UplinkTc
-                    },
+                    path,
                     why,
                     attached: if self.attached.contains(&link.ifindex) { hook } else { Attachment::None },
                 };

@@ -34,7 +34,7 @@ use crate::{
         Timestamp,
         status::{Durations, SyncState, SyncStatus},
     },
-    config::{self, Capacity, Config},
+    config::{self, Capacity, Config, UplinkPath},
     kernel::{self, Dataplane, EventStream, Tables, XdpMode},
     net::{LinkWatch, NeighbourEvent, NeighbourWatch, NetError, Netlink, RouteWatch, XdpFeatureWatch},
     plan::{Assigned, Contents, Resting},
@@ -338,11 +338,12 @@ impl Agent {
         if present == entry { Ok(()) } else { self.tables.config.set(0, entry) }
     }
 
-    /// The mode that XDP runs in.
-    pub(super) fn xdp_mode(&self) -> XdpMode {
-        match self.config.xdp_mode {
-            config::XdpMode::Native => XdpMode::Native,
-            config::XdpMode::Generic => XdpMode::Generic,
+    /// The mode that XDP runs in on the uplink; `None`: it does not.
+    pub(super) fn xdp_mode(&self) -> Option<XdpMode> {
+        match (self.config.uplink_path, self.config.xdp_mode) {
+            (UplinkPath::Tc, _) => None,
+            (UplinkPath::Xdp | UplinkPath::Split, config::XdpMode::Native) => Some(XdpMode::Native),
+            (UplinkPath::Xdp | UplinkPath::Split, config::XdpMode::Generic) => Some(XdpMode::Generic),
         }
     }
 }

@@ -234,6 +234,7 @@ fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
             mac: None,
             mtu: None,
             xdp: None,
+            path: config.uplink_path,
             link: config.bpffs.join("links"),
             routed_by: None,
         },
