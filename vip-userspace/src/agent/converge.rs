@@ -86,7 +86,7 @@ impl Agent {
         self.attach_programs_of_uplink();
         if self.state.is_some() {
             self.attach_ports();
-            self.look_at_words(false);
+            self.look_at_words();
             self.tend_bridges().await;
             self.find_announceable();
         }

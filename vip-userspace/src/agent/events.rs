@@ -1,13 +1,20 @@
 //! What the programs tell, and what follows: moves, silent owners, announcements.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
+use std::{collections::BTreeSet, net::Ipv4Addr, ops::Range, time::Instant};
 
 use vip_common::{
     tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
     wire::Mac,
 };
 
-use super::{error::chain, history::Record, owners, run::Agent, silent_owner::Use, words::Unjudged};
+use super::{
+    error::chain,
+    history::Record,
+    owners,
+    run::Agent,
+    silent_owner::Use,
+    words::{PART, Unjudged},
+};
 use crate::{
     kernel::Tables,
     net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
@@ -198,27 +205,40 @@ impl Agent {
         true
     }
 
-    /// The regular look: what the events should have told.
+    /// The regular look: what the events should have told. Of many VIPs it takes a part each time, and all when events were lost.
     pub(super) async fn look_at_owners(&mut self) {
-        let lost = self.notice_lost_events();
-        let mut changed = self.look_at_words(lost);
+        let mut changed = if self.notice_lost_events() {
+            self.look_at_words();
+            let all: Vec<u32> = self.contents.near().members.keys().copied().collect();
+            self.read_moves(&all, true);
+            true
+        } else {
+            let members = &self.contents.near().members;
+            let part = |first| members.range(first..).take(PART).map(|(slot, _)| *slot).collect();
+            let (slots, range) = self.words.next_part(part);
+            self.look_at_range(range, &slots)
+        };
         if self.end_unjustified() {
-            changed |= self.look_at_words(false);
+            changed |= self.look_at_words();
         }
         if changed {
             self.owners_changed().await;
         }
     }
 
-    /// Compares the owners' words with what was last seen, and reads the moves of those that changed (of all of them if
-    /// `all`). Tells whether any did.
-    pub(super) fn look_at_words(&mut self, all: bool) -> bool {
+    /// Compares the owners' words with what was last seen, and reads the moves of those that changed. Tells whether any did.
+    pub(super) fn look_at_words(&mut self) -> bool {
+        let slots: Vec<u32> = self.contents.near().members.keys().copied().collect();
+        self.look_at_range(0..u32::MAX, &slots)
+    }
+
+    /// The same for those slots in the tables that are in a range.
+    fn look_at_range(&mut self, range: Range<u32>, slots: &[u32]) -> bool {
         let first = self.words.is_empty();
-        let slots = self.contents.near().members.keys().copied();
-        let (changed, any) = self.words.see_all(present_words(&self.tables, slots.clone()));
-        let read = if all { slots.collect() } else { changed };
+        let words = present_words(&self.tables, slots.iter().copied());
+        let (changed, any) = self.words.see_all(range, words);
         // Those before the start are history, not news.
-        self.read_moves(&read, !first);
+        self.read_moves(&changed, !first);
         any
     }
 

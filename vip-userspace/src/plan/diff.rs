@@ -26,7 +26,7 @@ use super::{
 ///
 /// Takes time by the number of entries, and memory by the number of differences.
 pub fn diff(now: &Contents, then: &Contents) -> Vec<Step> {
-    let mut plan = Plan { now, then, stripped: BTreeSet::new(), steps: Vec::new() };
+    let mut plan = Plan { now, then, gone: Gone::default(), stripped: BTreeSet::new(), steps: Vec::new() };
     plan.remove_look_ups();
     plan.remove_rights();
     plan.release_interfaces();
@@ -40,9 +40,48 @@ pub fn diff(now: &Contents, then: &Contents) -> Vec<Step> {
 struct Plan<'a> {
     now: &'a Contents,
     then: &'a Contents,
+    gone: Gone,
     /// Addresses that are in both and lose their EIP first.
     stripped: BTreeSet<Place>,
     steps: Vec<Step>,
+}
+
+/// Look-ups that are removed first, rising.
+#[derive(Default)]
+struct Gone {
+    eips: Vec<Ipv4>,
+    addresses: Vec<Place>,
+    macs: Vec<MacPlace>,
+}
+
+/// Slots and port indexes that do not belong to the same address in both.
+struct Moved {
+    slots: BTreeSet<u32>,
+    ports: BTreeSet<u32>,
+}
+
+impl Moved {
+    fn between(now: &Contents, then: &Contents) -> Self {
+        let slots = both(&now.members, &then.members).filter(|(_, old, new)| {
+            old.map(|vip| (vip.vni, vip.address)) != new.map(|vip| (vip.vni, vip.address))
+        });
+        let ports = both(&now.ports, &then.ports).filter(|(_, old, new)| {
+            old.map(|port| (port.vni, port.address)) != new.map(|port| (port.vni, port.address))
+        });
+        Self {
+            slots: slots.map(|(slot, ..)| *slot).collect(),
+            ports: ports.map(|(index, ..)| *index).collect(),
+        }
+    }
+
+    /// Whether what an EIP leads to is among them.
+    fn has(&self, target: Target) -> bool {
+        match target.kind() {
+            Some(AddressKind::Vip(slot)) => self.slots.contains(&slot),
+            Some(AddressKind::Fixed(index)) => self.ports.contains(&index),
+            _ => true,
+        }
+    }
 }
 
 /// The entries of both, by key: side by side, because a search for each would cost more than all else.
@@ -96,25 +135,26 @@ fn changed<'a, K: Ord, V: PartialEq>(
 }
 
 impl Plan<'_> {
-    /// Each of these conditions has its counterpart in [`Self::add_look_ups`]: what is removed here and shall be is added there.
     fn remove_look_ups(&mut self) {
-        let Self { now, then, steps, .. } = self;
+        let Self { now, then, gone, steps, .. } = self;
+        let moved = Moved::between(now, then);
         steps.extend(
             removed(&now.interfaces, &then.interfaces, |_, old, new| old == new)
                 .map(|k| Step::RemoveInterface(*k)),
         );
-        steps.extend(
-            removed(&now.eips, &then.eips, |_, old, new| eip_stays(now, then, *old, *new))
-                .map(|k| Step::RemoveEip(*k)),
-        );
-        steps.extend(
+        gone.eips =
+            removed(&now.eips, &then.eips, |_, old, new| old == new && !moved.has(*old)).copied().collect();
+        steps.extend(gone.eips.iter().map(|eip| Step::RemoveEip(*eip)));
+        gone.addresses =
             removed(&now.addresses, &then.addresses, |place, old, _| address_stays(then, *place, old))
-                .map(|k| Step::RemoveAddress(*k)),
-        );
-        steps.extend(
-            removed(&now.macs, &then.macs, |place, old, new| mac_stays(then, *place, *old, *new))
-                .map(|k| Step::RemoveMac(*k)),
-        );
+                .copied()
+                .collect();
+        steps.extend(gone.addresses.iter().map(|place| Step::RemoveAddress(*place)));
+        gone.macs =
+            removed(&now.macs, &then.macs, |place, old, new| old == new && then.port_has_mac(*old, *place))
+                .copied()
+                .collect();
+        steps.extend(gone.macs.iter().map(|place| Step::RemoveMac(*place)));
         steps.extend(
             removed(&now.subnets, &then.subnets, |_, old, new| old.vni == new.vni)
                 .map(|k| Step::RemoveSubnet(*k)),
@@ -124,7 +164,7 @@ impl Plan<'_> {
 
     /// An EIP that passes to another address is taken from the old one first.
     fn strip_eips(&mut self) {
-        let Self { now, then, stripped, steps } = self;
+        let Self { now, then, stripped, steps, .. } = self;
         let losing: BTreeMap<Ipv4, (Place, AddressEntry)> = both(&now.addresses, &then.addresses)
             .filter_map(|(place, old, new)| {
                 let (old, new) = (old?, new?);
@@ -154,7 +194,7 @@ impl Plan<'_> {
         for (&(port, slot), old, new) in both(&self.now.grants, &self.then.grants) {
             let Some(old) = old else { continue };
             let key = GrantKey { port, slot };
-            if loses_ownership(old, new) {
+            if loses_ownership(*old, new.copied()) {
                 releases.push(Step::Release { slot, port: Some(port) });
             }
             match new {
@@ -162,7 +202,7 @@ impl Plan<'_> {
                     changes.push(Step::RemoveGrant(key));
                     forgotten.push(Step::ForgetPort { slot, port });
                 }
-                Some(new) if narrows(old, new) => changes.push(Step::SetGrant(key, *new)),
+                Some(new) if narrows(*old, *new) => changes.push(Step::SetGrant(key, *new)),
                 Some(_) => {}
             }
         }
@@ -253,23 +293,26 @@ impl Plan<'_> {
 
     fn add_rights(&mut self) {
         let Self { now, then, steps, .. } = self;
-        let grants = added(&now.grants, &then.grants, |_, old, new| old == new || narrows(old, new));
+        let grants = added(&now.grants, &then.grants, |_, old, new| old == new || narrows(*old, *new));
         steps.extend(grants.map(|(&(port, slot), grant)| Step::SetGrant(GrantKey { port, slot }, *grant)));
     }
 
     fn add_look_ups(&mut self) {
-        let Self { now, then, stripped, steps } = self;
+        let Self { now, then, gone, stripped, steps } = self;
         steps.extend(
             changed(&now.subnets, &then.subnets).map(|(prefix, entry)| Step::SetSubnet(*prefix, *entry)),
         );
         let addresses = added(&now.addresses, &then.addresses, |place, old, new| {
             let eip = if stripped.contains(place) { SourceEip::default() } else { old.eip };
-            AddressEntry { eip, ..*old } == *new && address_stays(then, *place, old)
+            AddressEntry { eip, ..*old } == *new && gone.addresses.binary_search(place).is_err()
         });
         steps.extend(addresses.map(|(place, entry)| Step::SetAddress(*place, *entry)));
-        let macs = added(&now.macs, &then.macs, |place, old, new| mac_stays(then, *place, *old, *new));
+        let macs = added(&now.macs, &then.macs, |place, old, new| {
+            old == new && gone.macs.binary_search(place).is_err()
+        });
         steps.extend(macs.map(|(place, &index)| Step::SetMac(*place, index)));
-        let eips = added(&now.eips, &then.eips, |_, old, new| eip_stays(now, then, *old, *new));
+        let eips =
+            added(&now.eips, &then.eips, |eip, old, new| old == new && gone.eips.binary_search(eip).is_err());
         steps.extend(eips.map(|(eip, entry)| Step::SetEip(*eip, *entry)));
         steps.extend(
             changed(&now.interfaces, &then.interfaces)
@@ -279,29 +322,13 @@ impl Plan<'_> {
 }
 
 /// Whether a grant lets a port own no more what it let it own.
-fn loses_ownership(old: &Grant, new: Option<&Grant>) -> bool {
+fn loses_ownership(old: Grant, new: Option<Grant>) -> bool {
     old.rights.may_own() && !new.is_some_and(|new| new.rights.may_own())
 }
 
 /// Whether a grant is changed before owners end. A virtual router MAC that is not allowed any more must not be claimed with.
-fn narrows(old: &Grant, new: &Grant) -> bool {
+fn narrows(old: Grant, new: Grant) -> bool {
     loses_ownership(old, Some(new)) || (old.rights.may_own() && old.vrids != new.vrids)
-}
-
-/// Whether an EIP leads where it led, and its target stays what it is.
-fn eip_stays(now: &Contents, then: &Contents, old: Target, new: Target) -> bool {
-    if old != new {
-        return false;
-    }
-    match old.kind() {
-        Some(AddressKind::Vip(slot)) => {
-            now.members.get(&slot).is_some_and(|vip| then.vip_is_at(slot, (vip.vni, vip.address)))
-        }
-        Some(AddressKind::Fixed(index)) => {
-            now.ports.get(&index).is_some_and(|port| then.port_is_at(index, (port.vni, port.address)))
-        }
-        _ => false,
-    }
 }
 
 /// Whether the old value may stand until the new one replaces it: what it leads to stays as it is.
@@ -311,11 +338,6 @@ fn address_stays(then: &Contents, place: Place, old: &AddressEntry) -> bool {
         AddressKind::Vip(slot) => then.vip_is_at(slot, place),
         AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => true,
     }
-}
-
-/// Whether a MAC leads to the port that it led to, and is still that port's.
-fn mac_stays(then: &Contents, place: MacPlace, old: u32, new: u32) -> bool {
-    old == new && then.port_has_mac(old, place)
 }
 
 /// Whether the interface that a port has is no more its own.

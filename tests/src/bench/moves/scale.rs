@@ -116,7 +116,12 @@ fn memories(pid: u32, kernel: f64, size: &str, when: &str, section: &mut Section
     section.tell(&format!("user memory, {when} (RssAnon)"), size, MEMORY, [user])?;
     section.tell(&format!("kernel memory of the tables, {when} (memlock)"), size, MEMORY, [kernel])?;
     section.tell(&format!("user and kernel memory, {when}"), size, MEMORY, [user + kernel])?;
-    section.tell(&format!("user memory, greatest until {when} (VmHWM)"), size, MEMORY, [memory(pid, "VmHWM")?])
+    section.tell(
+        &format!("user memory, greatest until {when} (VmHWM)"),
+        size,
+        MEMORY,
+        [memory(pid, "VmHWM")?],
+    )
 }
 
 /// Waits until vipd forwards; one that ends instead is an error.
