@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range};
 use vip_common::tables::OwnerWord;
 
 /// Slots that are looked at at once, regularly: few enough to cost next to nothing every second.
-pub(super) const PART: usize = 1 << 14;
+pub(super) const PART: usize = 1 << 12;
 
 /// Words by slot, and which of them nobody has judged since they changed.
 #[derive(Debug, Default)]
