@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-/// Most ports of one VPC, and so of its only subnet.
+/// Ports of one VPC, and so of its only subnet; the last one has the rest as well.
 const PORTS_PER_VPC: u32 = 10_000;
 
 /// First address of the pool that the EIPs come from, one after the other: shared address space (RFC 6598).
@@ -65,7 +65,7 @@ impl BigState {
 
     /// VPCs, each with one subnet.
     pub fn vpcs(&self) -> u32 {
-        self.ports.div_ceil(PORTS_PER_VPC).max(1)
+        (self.ports / PORTS_PER_VPC).max(1)
     }
 
     /// Address of an EIP, counted from 0.
@@ -93,12 +93,13 @@ impl BigState {
         ]
     }
 
-    fn port_object(number: u32) -> Object {
+    fn port_object(&self, number: u32) -> Object {
         let [_, b, c, d] = number.to_be_bytes();
+        let vpc = (number / PORTS_PER_VPC).min(self.vpcs() - 1);
         vec![
             ("id", word(port_id(number))),
-            ("subnet", word(format!("net-{:05}", number / PORTS_PER_VPC))),
-            ("address", word(Ipv4Addr::from(FIRST_PORT + number % PORTS_PER_VPC).to_string())),
+            ("subnet", word(format!("net-{vpc:05}"))),
+            ("address", word(Ipv4Addr::from(FIRST_PORT + number - vpc * PORTS_PER_VPC).to_string())),
             ("mac", word(format!("02:00:00:{b:02x}:{c:02x}:{d:02x}"))),
             ("host", word(Self::HOST)),
             ("interface", word(format!("tap{number:07}"))),
@@ -109,7 +110,7 @@ impl BigState {
         let vpcs = self.vpcs();
         let (vpc, within) = (number % vpcs, number / vpcs);
         let first = vpc * PORTS_PER_VPC;
-        let there = PORTS_PER_VPC.min(self.ports - first);
+        let there = if vpc + 1 == vpcs { self.ports - first } else { PORTS_PER_VPC };
         let wanted = 2 + number % 2;
         let ports = (0..wanted.min(there)).map(|member| port_id(first + (within * 3 + member) % there));
         vec![
@@ -125,11 +126,7 @@ impl BigState {
             None => ("vip", word(vip_id(number))),
             Some(port) => ("port", word(port_id(port))),
         };
-        vec![
-            ("id", word(format!("eip-{number:07}"))),
-            ("address", word(Self::eip(number).to_string())),
-            target,
-        ]
+        vec![("id", word(eip_id(number))), ("address", word(Self::eip(number).to_string())), target]
     }
 
     /// Writes the file.
@@ -139,14 +136,20 @@ impl BigState {
         writer.list("hosts", self.hosts, Self::host_object)?;
         writer.list("vpcs", self.vpcs(), Self::vpc_object)?;
         writer.list("subnets", self.vpcs(), Self::subnet_object)?;
-        writer.list("ports", self.ports, Self::port_object)?;
+        writer.list("ports", self.ports, |number| self.port_object(number))?;
         writer.list("vips", self.vips, |number| self.vip_object(number))?;
         writer.list("eips", self.eips, |number| self.eip_object(number))?;
         writer.end()
     }
 }
 
-fn port_id(number: u32) -> String {
+/// Id of an EIP, counted from 0.
+pub fn eip_id(number: u32) -> String {
+    format!("eip-{number:07}")
+}
+
+/// Id of a port, counted from 0.
+pub fn port_id(number: u32) -> String {
     format!("port-{number:07}")
 }
 
@@ -249,7 +252,7 @@ mod tests {
 
     fn written(form: Form) -> String {
         let mut text = Vec::new();
-        BigState { hosts: 1, ports: 10_001, vips: 3, eips: 10 }.write(form, &mut text).expect("memory");
+        BigState { hosts: 1, ports: 20_001, vips: 3, eips: 10 }.write(form, &mut text).expect("memory");
         String::from_utf8(text).expect("ASCII")
     }
 
@@ -258,7 +261,7 @@ mod tests {
         for form in [Form::Lines, Form::Block, Form::Json] {
             let text = written(form);
             assert_eq!(text.matches("vpc-00001").count(), 2, "{form:?}");
-            assert_eq!(text.matches("tap").count(), 10_001, "{form:?}");
+            assert_eq!(text.matches("tap").count(), 20_001, "{form:?}");
             assert_eq!(text.matches("100.64.0.").count(), 10, "{form:?}");
         }
     }

@@ -178,7 +178,7 @@ impl Vipd {
                 None
             }
             // Why it ended says more than that nobody answered.
-            Err(error) => Some(Err(self.running().and_then(Process::must_run).err().unwrap_or(error))),
+            Err(error) => Some(Err(self.must_run().err().unwrap_or(error))),
         });
         match waited {
             Ok(outcome) => outcome,
@@ -187,7 +187,7 @@ impl Vipd {
     }
 
     fn look(&mut self) -> Result<bool> {
-        self.running()?.must_run()?;
+        self.must_run()?;
         if !self.socket().exists() {
             return Ok(false);
         }
@@ -203,6 +203,11 @@ impl Vipd {
     /// Whether the process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.ended(), Ok(None)))
+    }
+
+    /// An error with the end of its log unless the process runs.
+    pub fn must_run(&mut self) -> Result<()> {
+        self.running()?.must_run()
     }
 
     fn running(&mut self) -> Result<&mut Process> {

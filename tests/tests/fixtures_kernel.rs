@@ -65,7 +65,7 @@ fn one(fixture: &Fixture, kernel: &mut Kernel, addresses: Addresses) -> Result<(
     let world = fixture.world(ran.now);
     let expected = fixture.expect.observed(&world, &fixture.frame);
     fixtures::compare(fixture, "kernel", &expected, &ran.observed)?;
-    let code = kernel::code(fixture.program, expected.verdict);
+    let code = kernel::code(ran.last, expected.verdict);
     if ran.code != code {
         return Err(Failed::from(format!("{}: return code {}, not {code}", fixture.name, ran.code)));
     }

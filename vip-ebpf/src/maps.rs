@@ -27,7 +27,7 @@ pub(crate) static SCATTERED: HashMap<VniAddress, Target> = HashMap::with_max_ent
 #[map]
 pub(crate) static MACS: HashMap<MacKey, u32> = HashMap::with_max_entries(1, 0);
 #[map]
-pub(crate) static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(1, 0);
+pub(crate) static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(1, ON_DEMAND);
 /// Chunks of records: the agent makes this map itself, as an array of maps, and the loader finds it.
 #[map]
 pub(crate) static VIPS: Array<u32> = Array::with_max_entries(1, 0);
@@ -44,7 +44,7 @@ pub(crate) static PORTS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static PORT_DEVS: DevMap = DevMap::with_max_entries(1, 0);
 #[map]
-pub(crate) static IFPORTS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+pub(crate) static IFPORTS: HashMap<u32, u32> = HashMap::with_max_entries(1, ON_DEMAND);
 #[map]
 pub(crate) static SUBNETS: LpmTrie<[u32; 2], SubnetEntry> = LpmTrie::with_max_entries(1, ON_DEMAND);
 #[map]

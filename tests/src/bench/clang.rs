@@ -25,6 +25,9 @@ pub(super) const HARNESS: Source =
 pub(super) const PEERS: Source =
     Source { name: "peers.bpf.c", text: include_str!("../../bench/peers.bpf.c") };
 
+/// A wire between namespaces.
+pub(super) const WIRE: Source = Source { name: "wire.bpf.c", text: include_str!("../../bench/wire.bpf.c") };
+
 /// Builds an object in a directory and gives its bytes.
 pub(super) fn build(source: Source, directory: &Path) -> Result<Vec<u8>> {
     let place = |name: &str| -> PathBuf { directory.join(name) };

@@ -15,6 +15,7 @@ mod peers;
 mod per_packet;
 mod report;
 mod stats;
+mod tcp;
 mod world;
 
 use std::{fs, path::PathBuf};
@@ -62,6 +63,8 @@ pub enum Part {
     A,
     /// Packets per second from end to end
     B,
+    /// TCP throughput and time of a transaction
+    C,
     /// Moves, and what a million EIPs take
     D,
 }
@@ -104,6 +107,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if options.has(Part::B) {
         report.sections.push(end_to_end::run(options, &lab)?);
+    }
+    if options.has(Part::C) {
+        report.sections.push(tcp::run(options, &lab)?);
     }
     if options.has(Part::D) {
         report.sections.push(moves::run(options, &lab)?);

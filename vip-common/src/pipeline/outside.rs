@@ -12,7 +12,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Target, Way},
-    wire::{ArpOperation, EtherType, Ethernet, Mac},
+    wire::{ArpOperation, EtherType, Ethernet, Header as _, Ipv4Header, Mac, Protocol, Tcp},
 };
 
 #[inline(always)]
@@ -38,9 +38,19 @@ fn packet_to_eip<P: Packet, T: Tables>(
     stage: Stage,
 ) -> Decision {
     let length = packet.length();
-    let Some(frame) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
+    let Some(mut frame) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
     if frame.ethernet.destination != config.uplink_mac {
         return Decision::NOT_OURS;
+    }
+    // Before anything is looked up: TC will do that.
+    if stage == Stage::Xdp && config.flags.has(ConfigFlags::TCP_BY_TC) && frame.ip.protocol() == Protocol::TCP
+    {
+        let ip = frame.ip;
+        if continues_tcp(packet, &ip) {
+            return Decision::LEAVE_TO_TC;
+        }
+        let Some(again) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
+        frame = again;
     }
     let destination = frame.ip.destination.get();
     let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
@@ -111,6 +121,15 @@ fn to_target<P: Packet, T: Tables>(
         }
         _ => Decision::drop(DropReason::TableInconsistent),
     }
+}
+
+/// Whether a TCP segment, of which nothing is checked yet, comes behind the SYN of its direction. One and the same for all segments
+/// of a connection that is open, so none of them overtakes another; of a fragmented segment the first may differ, and the rest wait
+/// for it at the receiver.
+#[inline(always)]
+fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Header) -> bool {
+    ip.is_later_fragment()
+        || !packet.header::<Tcp>(Ethernet::LEN + ip.header_length()).is_some_and(|tcp| tcp.has_syn())
 }
 
 /// Whether this hook cannot reach the receiver's interface.

@@ -18,6 +18,8 @@ impl ConfigFlags {
     /// The uplink can send what XDP returns to it; otherwise TC answers. A veth does so only while an XDP program runs at its
     /// other end.
     pub const UPLINK_RETURNS: Self = Self(1 << 1);
+    /// XDP leaves TCP to TC, which sees it behind GRO; a segment with SYN is its own all the same.
+    pub const TCP_BY_TC: Self = Self(1 << 2);
 
     /// Both sets together.
     #[must_use]

@@ -101,6 +101,35 @@ impl Ipv4Header {
     }
 }
 
+/// A TCP header without its options, 20 bytes (RFC 9293 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tcp {
+    /// Source port.
+    pub source_port: Be16,
+    /// Destination port.
+    pub destination_port: Be16,
+    /// Sequence number, high half first.
+    pub sequence: [Be16; 2],
+    /// Acknowledgment number, high half first.
+    pub acknowledgment: [Be16; 2],
+    offset_flags: Be16,
+    /// Window.
+    pub window: Be16,
+    /// Checksum.
+    pub checksum: Be16,
+    /// Urgent pointer.
+    pub urgent: Be16,
+}
+
+impl Tcp {
+    /// Whether it opens a connection: SYN, alone or as the answer.
+    #[inline(always)]
+    pub const fn has_syn(&self) -> bool {
+        self.offset_flags.get() & 2 != 0
+    }
+}
+
 /// A UDP header, 8 bytes (RFC 768).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

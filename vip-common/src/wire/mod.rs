@@ -18,7 +18,7 @@ pub use self::{
     arp::{Arp, ArpOperation},
     ethernet::{EtherType, Ethernet},
     icmp::{Icmp, IcmpType},
-    ipv4::{Ipv4Header, Protocol, Udp},
+    ipv4::{Ipv4Header, Protocol, Tcp, Udp},
     vrrp::{VRRP_GROUP, VRRP_TTL, Vrrp},
 };
 

@@ -363,7 +363,11 @@ fn payload(port: u32) -> BoxedStrategy<(u8, Vec<u8>)> {
     let ports = select(vec![(68, 67), (67, 68), (5000, 53), (80, 40_000)]);
     prop_oneof![
         6 => (ports, data.clone()).prop_map(|((from, to), data)| udp(from, to, &data)),
-        6 => data.clone().prop_map(|data| tcp(40_000, 80, &data)),
+        6 => (any::<u8>(), data.clone()).prop_map(|(flags, data)| {
+            let (protocol, mut segment) = tcp(40_000, 80, &data);
+            segment[13] = flags;
+            (protocol, segment)
+        }),
         4 => (select(vec![0, 8, 8, 8, 3, 4, 5, 11, 12, 13]), data.clone())
             .prop_map(|(kind, data)| icmp(kind, &data)),
         3 => (select(vec![66, 67]), vec(prop_oneof![3 => vip_beside(port), 1 => any_address()], 0..10))

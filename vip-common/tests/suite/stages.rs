@@ -97,6 +97,71 @@ fn xdp_leaves_ports_that_take_no_xdp_frames_to_tc() {
     assert_eq!(engine::uplink(&tables, Stage::Tc, &frame).verdict, to_port(1));
 }
 
+/// A segment of the client to a VIP's EIP, with these flags.
+fn segment(flags: u8) -> Ipv4Frame {
+    let mut frame = inbound(vip_eip(0));
+    frame.payload[13] = flags;
+    frame
+}
+
+#[test]
+fn xdp_that_leaves_tcp_to_tc_keeps_segments_with_syn_and_everything_else() {
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const PSH: u8 = 8;
+    const ACK: u8 = 16;
+    let split = world(|world| world.tcp_by_tc = true);
+    let left = |frame: &Ipv4Frame| {
+        let bytes = frame.bytes();
+        let outcome = engine::uplink(&split, Stage::Xdp, &bytes);
+        assert_eq!(uplink(&world(|_| ()), &bytes), to_port(1), "everything is XDP's otherwise");
+        assert_eq!(engine::uplink(&split, Stage::Tc, &bytes).verdict, to_port(1));
+        match outcome.verdict {
+            Verdict::LeaveToTc => outcome.frame == bytes,
+            verdict => {
+                assert_eq!(verdict, to_port(1));
+                false
+            }
+        }
+    };
+    for flags in [0, ACK, ACK | PSH, ACK | FIN, RST, RST | ACK, !SYN] {
+        assert!(left(&segment(flags)), "flags {flags:#x}");
+        let long = Ipv4Frame { payload: vec![0; 1400], ..segment(flags) };
+        assert!(left(&long), "never by size");
+    }
+    for flags in [SYN, SYN | ACK, SYN | FIN, 0xff] {
+        assert!(!left(&segment(flags)), "flags {flags:#x}");
+    }
+    let fragment = |fragment, payload| Ipv4Frame { fragment, payload, ..segment(ACK) };
+    assert!(left(&fragment(0x2000, segment(ACK).payload)), "a first fragment");
+    assert!(left(&fragment(5, vec![2; 40])), "a later one, whatever its bytes say");
+    assert!(left(&fragment(0x2000, vec![0; 18])), "one that ends before the header does");
+    for (protocol, payload) in [udp(1, 2, b"data"), icmp(8, b"data"), (132, vec![0; 40])] {
+        assert!(!left(&Ipv4Frame { protocol, payload, ..segment(0) }));
+    }
+}
+
+#[test]
+fn xdp_that_leaves_tcp_to_tc_does_so_before_it_looks_anything_up() {
+    let split = world(|world| world.tcp_by_tc = true);
+    let strange = Ipv4Frame { destination: UNLISTED, ..segment(16) }.bytes();
+    let short = Ipv4Frame { payload: vec![0; 17], ..segment(16) }.bytes();
+    let mut malformed = segment(16).bytes();
+    // Version 6.
+    malformed[14] = 0x65;
+    for (frame, verdict) in [
+        (strange, Verdict::NotOurs),
+        (short, drop(DropReason::TinyFragment)),
+        (malformed, drop(DropReason::Ipv4Malformed)),
+    ] {
+        assert_eq!(uplink(&split, &frame), Verdict::LeaveToTc);
+        assert_eq!(engine::uplink(&split, Stage::Tc, &frame).verdict, verdict);
+    }
+    let to_others = Ipv4Frame { to: NEIGHBOUR_MAC, ..segment(16) };
+    assert_eq!(uplink(&split, &to_others.bytes()), Verdict::NotOurs);
+}
+
 #[test]
 fn packets_to_eips_stop_with_their_reasons() {
     let tables = world(|world| {
@@ -125,7 +190,8 @@ fn packets_to_eips_stop_with_their_reasons() {
         assert_eq!(uplink(&tables, &frame), drop(reason));
     }
     let mut malformed = inbound(eip).bytes();
-    malformed[14] = 0x44;
+    // Version 6.
+    malformed[14] = 0x65;
     assert_eq!(uplink(&tables, &malformed), drop(DropReason::Ipv4Malformed));
     let whole = inbound(eip).bytes();
     assert_eq!(uplink(&tables, &whole[..whole.len() - 1]), drop(DropReason::Ipv4Malformed));

@@ -1,7 +1,7 @@
 //! Frames as they were seen on the wire: our accessors read what etherparse reads, what we write etherparse reads back, and
 //! each malformation is noticed.
 
-use etherparse::{ArpPacketSlice, Icmpv4Slice, Ipv4HeaderSlice, UdpHeader};
+use etherparse::{ArpPacketSlice, Icmpv4Slice, Ipv4HeaderSlice, TcpHeader, UdpHeader};
 use proptest::prelude::*;
 use vip_common::{
     DropReason,
@@ -9,7 +9,7 @@ use vip_common::{
     pipeline::{Ipv4Packet, Packet as _},
     wire::{
         Arp, ArpOperation, Be16, EtherType, Ethernet, Header as _, Icmp, IcmpType, Ipv4, Ipv4Header, Mac,
-        Protocol, Udp, VRRP_GROUP, VRRP_TTL, Vrrp, WireIpv4,
+        Protocol, Tcp, Udp, VRRP_GROUP, VRRP_TTL, Vrrp, WireIpv4,
     },
 };
 
@@ -242,6 +242,25 @@ fn udp_behind_options_is_read_as_etherparse_reads_it() {
 }
 
 #[test]
+fn tcp_is_read_as_etherparse_writes_it() {
+    let mut theirs = TcpHeader::new(40_000, 80, 0x0102_0304, 0x2000);
+    theirs.acknowledgment_number = 0x0506_0708;
+    (theirs.checksum, theirs.urgent_pointer) = (0x1234, 0x5678);
+    for syn in [false, true] {
+        // All other flags are the opposite.
+        theirs.syn = syn;
+        (theirs.fin, theirs.rst, theirs.psh, theirs.ack) = (!syn, !syn, !syn, !syn);
+        (theirs.urg, theirs.ece, theirs.cwr, theirs.ns) = (!syn, !syn, !syn, !syn);
+        let ours: Tcp = header(&theirs.to_bytes(), 0).expect("a TCP header");
+        assert_eq!(ours.has_syn(), syn);
+        assert_eq!((ours.source_port.get(), ours.destination_port.get()), (40_000, 80));
+        assert_eq!(ours.sequence.map(Be16::get), [0x0102, 0x0304]);
+        assert_eq!(ours.acknowledgment.map(Be16::get), [0x0506, 0x0708]);
+        assert_eq!((ours.window.get(), ours.checksum.get(), ours.urgent.get()), (0x2000, 0x1234, 0x5678));
+    }
+}
+
+#[test]
 fn icmp_is_read_and_written_as_etherparse_reads_it() {
     let theirs = Icmpv4Slice::from_slice(&ECHO_REQUEST[34..]).expect("an ICMP message");
     let mut ours: Icmp = header(ECHO_REQUEST, 34).expect("an ICMP message");
@@ -265,6 +284,7 @@ fn setting_the_ttl_changes_the_ttl_alone() {
 #[test]
 fn headers_have_the_sizes_of_their_formats() {
     assert_eq!((Ethernet::LEN, Arp::LEN, Ipv4Header::LEN), (14, 28, 20));
+    assert_eq!(Tcp::LEN, 20);
     assert_eq!((Udp::LEN, Icmp::LEN, Vrrp::LEN, WireIpv4::LEN), (8, 4, 8, 4));
     for alignment in [align_of::<Ethernet>(), align_of::<Arp>(), align_of::<Ipv4Header>(), align_of::<Vrrp>()]
     {

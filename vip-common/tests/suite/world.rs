@@ -164,6 +164,7 @@ pub(crate) struct World {
     pub(crate) vips: Vec<Option<VipSpec>>,
     pub(crate) announces: bool,
     pub(crate) returns: bool,
+    pub(crate) tcp_by_tc: bool,
     pub(crate) default_route: bool,
     /// Nanoseconds since boot.
     pub(crate) now: u64,
@@ -180,6 +181,7 @@ impl Default for World {
             vips: (0..SLOTS).map(|slot| (slot % SLOTS_PER_SUBNET == 0).then(VipSpec::default)).collect(),
             announces: true,
             returns: true,
+            tcp_by_tc: false,
             default_route: true,
             now: 1000 * SECOND,
         }
@@ -277,9 +279,11 @@ impl World {
 
     fn fill_host(&self, tables: &mut MemoryTables) {
         let mut flags = ConfigFlags::default();
-        for (chosen, flag) in
-            [(self.announces, ConfigFlags::ANNOUNCE_EIPS), (self.returns, ConfigFlags::UPLINK_RETURNS)]
-        {
+        for (chosen, flag) in [
+            (self.announces, ConfigFlags::ANNOUNCE_EIPS),
+            (self.returns, ConfigFlags::UPLINK_RETURNS),
+            (self.tcp_by_tc, ConfigFlags::TCP_BY_TC),
+        ] {
             if chosen {
                 flags = flags.with(flag);
             }
@@ -446,7 +450,8 @@ fn any_vip() -> BoxedStrategy<VipSpec> {
 
 /// Arbitrary consistent tables.
 pub(crate) fn any_world() -> BoxedStrategy<World> {
-    let host = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), 20 * SECOND..1_000_000 * SECOND);
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+    let host = (switches, prop::bool::weighted(0.8), 20 * SECOND..1_000_000 * SECOND);
     (
         any::<bool>(),
         vec(prop::bool::weighted(0.2), SUBNETS as usize),
@@ -454,15 +459,9 @@ pub(crate) fn any_world() -> BoxedStrategy<World> {
         vec(option::weighted(0.8, any_vip()), SLOTS as usize),
         host,
     )
-        .prop_map(|(peered, external, ports, vips, (announces, returns, default_route, now))| World {
-            peered,
-            external,
-            ports,
-            vips,
-            announces,
-            returns,
-            default_route,
-            now,
+        .prop_map(|(peered, external, ports, vips, (switches, default_route, now))| {
+            let (announces, returns, tcp_by_tc) = switches;
+            World { peered, external, ports, vips, announces, returns, tcp_by_tc, default_route, now }
         })
         .boxed()
 }

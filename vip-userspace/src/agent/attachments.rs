@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{error::chain, run::Agent};
+use crate::kernel::KernelError;
 
 impl Agent {
     /// Forgets attachments that somebody else ended, so that the next pass makes them anew. Tells whether there were any.
@@ -10,7 +11,7 @@ impl Agent {
         let mut problems = Vec::new();
         let mut missing = false;
         if let Some(ifindex) = self.uplink_attached {
-            match self.dataplane.uplink_is_attached(ifindex, &self.config.uplink) {
+            match self.uplink_is_attached(ifindex) {
                 Ok(true) => {}
                 Ok(false) => {
                     tracing::warn!(
@@ -44,5 +45,12 @@ impl Agent {
         }
         self.set_problems("what is attached", problems);
         missing
+    }
+
+    /// Whether all programs that this start attached to the uplink are still there.
+    fn uplink_is_attached(&mut self, ifindex: u32) -> Result<bool, KernelError> {
+        let xdp =
+            self.xdp_mode().is_none() || self.dataplane.xdp_is_attached(ifindex, &self.config.uplink)?;
+        Ok(xdp && self.dataplane.uplink_tc_is_attached(ifindex)?)
     }
 }

@@ -6,23 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vip_common::tables::{OwnerWord, PortFlags};
+use vip_common::tables::PortFlags;
 
 use super::{
     error::chain,
     fdb,
     fitness::held_addresses,
     interfaces,
+    known::{Known, Origin},
     run::{Agent, RETRY},
     shared::{InterfaceFacts, Published},
     table_steps,
 };
 use crate::{
-    api::status::{Attachment, DeliveryPath, Durations, SyncState},
+    api::status::{Attachment, DeliveryPath, SyncState},
+    config::UplinkPath,
     kernel::{KernelError, TcHook},
     memory,
     net::NetError,
-    plan::{Contents, Desired, Indexes, Interfaces, Step, compile, diff, unjustified},
+    plan::{Contents, Desired, Indexes, Interfaces, Step, compile, diff},
     state::State,
 };
 
@@ -85,7 +87,7 @@ impl Agent {
         self.attach_programs_of_uplink();
         if self.state.is_some() {
             self.attach_ports();
-            self.look_at_words(false);
+            self.look_at_words();
             self.tend_bridges().await;
             self.find_announceable();
         }
@@ -124,24 +126,26 @@ impl Agent {
     /// Applies the state to the tables.
     fn fill_tables(&mut self) {
         let Some(state) = self.state.clone() else { return };
+        let begun = Instant::now();
         let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
         let mut problems = held_addresses(&state, self.routes.table());
         let now = Filled { state: Arc::clone(&state), interfaces };
         if self.filled.as_ref() != Some(&now) {
             self.filled = None;
-            let begun = Instant::now();
-            let indexes = Indexes::of(&self.contents, &self.capacity, &self.resting);
+            let present = self.contents.whole();
+            let indexes = Indexes::of(present, &self.capacity, &self.resting);
             let Desired { contents, assigned, refused } =
                 compile(&state, &self.networks, &now.interfaces, &indexes);
-            let steps = diff(&self.contents, &contents);
+            let steps = diff(present, &contents);
             let planned = Instant::now();
-            let (failed, reached) = self.carry_out_to(&steps, contents);
-            self.resting.note(&indexes, &self.contents, Instant::now());
-            self.tables.index.retain_roots(&self.contents.subnets.values().map(|entry| entry.vni).collect());
-            self.durations.plan_ms = milliseconds(planned - begun);
-            self.durations.apply_ms = milliseconds(planned.elapsed());
-            let Durations { plan_ms, apply_ms, .. } = self.durations;
-            tracing::info!(steps = steps.len(), plan_ms, apply_ms, "the tables follow the state");
+            let (failed, outcome) = self.try_all(&steps);
+            let written = Instant::now();
+            let reached = self.note_outcome(outcome, &steps, contents);
+            self.words.judge_all();
+            self.note_durations(steps.len(), planned - begun, written - planned);
+            let present = self.contents.whole();
+            self.resting.note(&indexes, present, written);
+            self.tables.index.retain_roots(&present.subnets.values().map(|entry| entry.vni).collect());
             self.waiting = refused.iter().filter(|refused| refused.resting).count();
             for refused in &refused {
                 if refused.resting {
@@ -156,27 +160,40 @@ impl Agent {
                     .chain(refused.iter().filter(|refused| !refused.resting).map(ToString::to_string)),
             );
             self.names = Arc::new(self.names.follow(&state, &assigned));
-            self.assigned = assigned;
-            self.filled = all_done.then_some(now);
+            self.assigned = Arc::clone(&assigned);
             drop((steps, indexes));
+            if all_done {
+                let Filled { state, interfaces } = now.clone();
+                let networks = Arc::clone(&self.networks);
+                self.contents.spare(Origin { state, networks, interfaces, assigned });
+                self.filled = Some(now);
+            }
             memory::give_back();
         }
         self.set_problems("state", problems);
     }
 
-    /// Carries steps out in their order, which lead to `goal`; what went wrong, and whether the goal is reached.
-    fn carry_out_to(&mut self, steps: &[Step], goal: Contents) -> (Vec<String>, bool) {
-        let (problems, outcome) = self.try_all(steps);
+    /// Notes and logs how long it took until the difference was known, and from then on to the last write.
+    fn note_durations(&mut self, steps: usize, plan: Duration, apply: Duration) {
+        self.durations.plan_ms = milliseconds(plan);
+        self.durations.apply_ms = milliseconds(apply);
+        let exact = |duration: Duration| format!("{:.3}", duration.as_secs_f64() * 1e3);
+        let (plan_ms, apply_ms) = (exact(plan), exact(apply));
+        tracing::info!(steps, %plan_ms, %apply_ms, "the tables follow the state");
+    }
+
+    /// Notes what became of steps that lead to `goal`. Tells whether it is reached.
+    fn note_outcome(&mut self, outcome: Outcome, steps: &[Step], goal: Contents) -> bool {
         match outcome {
             Outcome::All => {
                 // Not step by step: the goal was built as a whole and has no gaps.
-                self.contents = goal;
-                return (problems, true);
+                self.contents = Known::new(goal);
+                return true;
             }
             Outcome::AllBut(skipped) => self.apply_all_but(steps, &skipped),
             Outcome::Ended => {}
         }
-        (problems, false)
+        false
     }
 
     /// Carries steps out in their order; what went wrong. A full table and an interface that went just now concern one entry; any
@@ -227,7 +244,7 @@ impl Agent {
         for step in done {
             if let Step::FreshSlot(slot) = step {
                 self.shared.history().forget(*slot);
-                self.words.remove(slot);
+                self.words.forget(*slot);
             }
         }
     }
@@ -247,7 +264,7 @@ impl Agent {
         tried.ended = true;
         self.filled = None;
         match table_steps::read(&self.tables) {
-            Ok(contents) => self.contents = contents,
+            Ok(contents) => self.contents = Known::new(contents),
             Err(error) => tried.problems.push(chain(&error)),
         }
     }
@@ -255,7 +272,7 @@ impl Agent {
     /// Notes that steps were carried out, except those with the (rising) numbers.
     fn apply_all_but(&mut self, steps: &[Step], skipped: &[usize]) {
         let done = steps.iter().enumerate().filter(|(number, _)| skipped.binary_search(number).is_err());
-        done.for_each(|(_, step)| self.contents.apply(step));
+        self.contents.apply(done.map(|(_, step)| step));
     }
 
     /// Has the port program on every interface of a port, and on no other.
@@ -265,7 +282,7 @@ impl Agent {
             return;
         }
         let mut problems = Vec::new();
-        let desired: BTreeSet<u32> = self.contents.interfaces.keys().copied().collect();
+        let desired: BTreeSet<u32> = self.contents.near().interfaces.keys().copied().collect();
         let mut present = self.attached.clone();
         if !self.strays_removed {
             match self.dataplane.attached_ports() {
@@ -291,22 +308,9 @@ impl Agent {
         self.set_problems("programs of ports", problems);
     }
 
-    /// The owners' words, by slot, of the VIPs in the tables.
-    pub(super) fn present_words(&self) -> BTreeMap<u32, OwnerWord> {
-        let slots = self.contents.members.keys();
-        slots.filter_map(|&slot| Some((slot, self.tables.vips.load(slot).ok()?.word))).collect()
-    }
-
-    /// Ends ownerships that nobody has the right to.
-    pub(super) fn end_unjustified(&mut self) {
-        let steps = unjustified(&self.contents, self.present_words());
-        let problems = self.carry_out(&steps);
-        self.set_problems("owners", problems);
-    }
-
     /// Has static entries on Linux bridges for the ports' MACs.
     pub(super) async fn tend_bridges(&mut self) {
-        let desired = fdb::entries(&self.contents, self.links.links());
+        let desired = fdb::entries(self.contents.near(), self.links.links());
         let mut problems = Vec::new();
         for change in self.fdb.changes(&desired) {
             let done = match change {
@@ -379,21 +383,28 @@ impl Agent {
             TcHook::Tcx => Attachment::Tcx,
             TcHook::Clsact => Attachment::Clsact,
         };
-        let ports = self.contents.interfaces.iter().filter_map(|(&ifindex, index)| {
-            Some((self.contents.ports.get(index)?, self.links.links().get(ifindex)?))
+        let ports = self.contents.near().interfaces.iter().filter_map(|(&ifindex, index)| {
+            Some((self.contents.near().ports.get(index)?, self.links.links().get(ifindex)?))
         });
         ports
             .map(|(port, link)| {
-                let (_, why) = interfaces::takes_xdp(link, self.features.features());
+                let takes_xdp = port.flags.has(PortFlags::TAKES_XDP);
+                let (path, why) = match self.config.uplink_path {
+                    UplinkPath::Tc => (DeliveryPath::UplinkTc, "the uplink's path is tc"),
+                    UplinkPath::Split if takes_xdp => (
+                        DeliveryPath::Split,
+                        "the uplink's path is split: established TCP by TC, everything else by XDP",
+                    ),
+                    UplinkPath::Xdp | UplinkPath::Split => (
+                        if takes_xdp { DeliveryPath::Xdp } else { DeliveryPath::UplinkTc },
+                        interfaces::takes_xdp(link, self.features.features()).1,
+                    ),
+                };
                 let facts = InterfaceFacts {
                     ifindex: link.ifindex,
                     mtu: link.mtu,
                     bridged: port.flags.has(PortFlags::BRIDGED),
-                    path: if port.flags.has(PortFlags::TAKES_XDP) {
-                        DeliveryPath::Xdp
-                    } else {
-                        DeliveryPath::UplinkTc
-                    },
+                    path,
                     why,
                     attached: if self.attached.contains(&link.ifindex) { hook } else { Attachment::None },
                 };
@@ -403,17 +414,18 @@ impl Agent {
     }
 
     fn table_uses(&self) -> Vec<(&'static str, u64, u64)> {
-        let Self { contents, tables, .. } = self;
+        let Self { tables, .. } = self;
+        let (counts, contents) = (self.contents.counts(), self.contents.near());
         let (routes, neighbours) = self.next_hops.len();
         let (pages, pages_used) = tables.index.pages();
         let uses = [
-            ("EIPs", contents.eips.len(), self.capacity.eips),
+            ("EIPs", counts.eips, self.capacity.eips),
             ("NODES", pages_used as usize, pages),
             ("SCATTERED", tables.index.scattered(), tables.index.capacity()),
-            ("MACS", contents.macs.len(), tables.macs.capacity()),
+            ("MACS", counts.macs, tables.macs.capacity()),
             ("GRANTS", contents.grants.len(), tables.grants.capacity()),
             ("VIPS", contents.members.len(), tables.vips.len()),
-            ("PORTS", contents.ports.len(), self.capacity.ports),
+            ("PORTS", counts.ports, self.capacity.ports),
             ("SUBNETS", contents.subnets.len(), tables.subnets.capacity()),
             ("ROUTES", routes, tables.routes.capacity()),
             ("NEXTHOPS", neighbours, tables.nexthops.capacity()),

@@ -1,15 +1,24 @@
 //! What the programs tell, and what follows: moves, silent owners, announcements.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Instant};
+use std::{collections::BTreeSet, net::Ipv4Addr, ops::Range, time::Instant};
 
 use vip_common::{
     tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
     wire::Mac,
 };
 
-use super::{error::chain, history::Record, owners, run::Agent, silent_owner::Use};
+use super::{
+    error::chain,
+    history::Record,
+    owners,
+    run::Agent,
+    silent_owner::Use,
+    words::{PART, Unjudged},
+};
 use crate::{
+    kernel::Tables,
     net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
+    plan::unjustified,
     state::Id,
 };
 
@@ -24,6 +33,14 @@ fn mac_of(port: &PortEntry, word: OwnerWord) -> Mac {
     }
 }
 
+/// The owners' words, by slot, of slots in the tables.
+fn present_words(
+    tables: &Tables,
+    slots: impl Iterator<Item = u32>,
+) -> impl Iterator<Item = (u32, OwnerWord)> {
+    slots.filter_map(|slot| Some((slot, tables.vips.load(slot).ok()?.word)))
+}
+
 impl Agent {
     /// Reacts to events.
     pub(super) async fn take_events(&mut self, batch: &[Event]) {
@@ -33,12 +50,12 @@ impl Agent {
         for event in of_kind(EventKind::OwnerAnswered) {
             self.silent.answered(event.slot, event.port);
         }
-        let mut moved = false;
+        let mut moved = BTreeSet::new();
         let mut unheard = BTreeSet::new();
         for event in batch {
             match event.kind() {
                 Some(EventKind::Moved) => {
-                    moved = true;
+                    moved.insert(event.slot);
                     self.take_move(event);
                     if self.late.moved(event.slot, event.port) {
                         unheard.insert(event.slot);
@@ -55,7 +72,7 @@ impl Agent {
                 Some(EventKind::Refused) => self.log_refusal(event, now),
                 Some(EventKind::MemberUses) => {
                     if self.take_use(event, now) {
-                        moved = true;
+                        moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
                 }
@@ -64,7 +81,8 @@ impl Agent {
             }
         }
         self.ask_silent_owners(now);
-        if moved {
+        if !moved.is_empty() {
+            self.look_at_words_of(&moved);
             self.owners_changed().await;
         }
         for slot in unheard {
@@ -117,7 +135,8 @@ impl Agent {
     fn take_use(&mut self, event: &Event, now: Instant) -> bool {
         let (slot, member) = (event.slot, event.port);
         let Ok(entry) = self.tables.vips.load(slot) else { return false };
-        let may_own = self.contents.grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
+        let may_own =
+            self.contents.near().grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
         if entry.word.port() == 0 || entry.word.port() == member || !may_own {
             return false;
         }
@@ -150,13 +169,10 @@ impl Agent {
     /// has no interface to ask it by.
     fn ask(&self, slot: u32, word: OwnerWord) -> Result<bool, NetError> {
         let (Some(members), Some(port)) =
-            (self.contents.members.get(&slot), self.contents.ports.get(&word.port()))
+            (self.contents.near().members.get(&slot), self.contents.port_here(word.port()))
         else {
             return Ok(false);
         };
-        if port.ifindex == 0 {
-            return Ok(false);
-        }
         let owner = mac_of(port, word).octets();
         let asker = Mac::of_address(members.address).octets();
         let frame = request(asker, owner, asker, Ipv4Addr::UNSPECIFIED, members.address.into());
@@ -167,14 +183,13 @@ impl Agent {
     /// Announces a VIP's owner on the Linux bridge that its port belongs to, as its own claim would have if it had gone on there:
     /// neighbours that are no ports know the owner by its real MAC.
     fn tell_bridge(&self, slot: u32) -> Result<(), NetError> {
-        let Some((members, word)) = self.contents.members.get(&slot).zip(self.words.get(&slot)) else {
-            return Ok(());
-        };
-        let Some(port) = self.contents.ports.get(&word.port()) else { return Ok(()) };
+        let Some(members) = self.contents.near().members.get(&slot) else { return Ok(()) };
+        let word = self.words.get(slot);
+        let Some(port) = self.contents.port_here(word.port()) else { return Ok(()) };
         let link = self.links.links().get(port.ifindex);
         let master = link.and_then(|link| link.master.as_ref());
         let Some(bridge) = master.filter(|master| master.kind == LinkKind::Bridge) else { return Ok(()) };
-        let frame = announcement(mac_of(port, *word).octets(), members.address.into());
+        let frame = announcement(mac_of(port, word).octets(), members.address.into());
         PacketSocket::open(bridge.ifindex)?.send(&frame)
     }
 
@@ -190,42 +205,85 @@ impl Agent {
         true
     }
 
-    /// The regular look: what the events should have told.
+    /// The regular look: what the events should have told. Of many VIPs it takes a part each time, and all when events were lost.
     pub(super) async fn look_at_owners(&mut self) {
-        let lost = self.notice_lost_events();
-        self.end_unjustified();
-        if self.look_at_words(lost) {
+        let mut changed = if self.notice_lost_events() {
+            self.look_at_words();
+            let all: Vec<u32> = self.contents.near().members.keys().copied().collect();
+            self.read_moves(&all, true);
+            true
+        } else {
+            let members = &self.contents.near().members;
+            let part = |first| members.range(first..).take(PART).map(|(slot, _)| *slot).collect();
+            let (slots, range) = self.words.next_part(part);
+            self.look_at_range(range, &slots)
+        };
+        if self.end_unjustified() {
+            changed |= self.look_at_words();
+        }
+        if changed {
             self.owners_changed().await;
         }
     }
 
-    /// Compares the owners' words with what was last seen, and reads the moves of those that changed (of all of them if
-    /// `all`). Tells whether any did.
-    pub(super) fn look_at_words(&mut self, all: bool) -> bool {
+    /// Compares the owners' words with what was last seen, and reads the moves of those that changed. Tells whether any did.
+    pub(super) fn look_at_words(&mut self) -> bool {
+        let slots: Vec<u32> = self.contents.near().members.keys().copied().collect();
+        self.look_at_range(0..u32::MAX, &slots)
+    }
+
+    /// The same for those slots in the tables that are in a range.
+    fn look_at_range(&mut self, range: Range<u32>, slots: &[u32]) -> bool {
         let first = self.words.is_empty();
-        let words = self.present_words();
-        let changed: Vec<u32> = words
-            .iter()
-            .filter(|(slot, word)| self.words.get(slot) != Some(word))
-            .map(|(&slot, _)| slot)
-            .collect();
-        let read = if all { words.keys().copied().collect() } else { changed.clone() };
-        for slot in read {
+        let words = present_words(&self.tables, slots.iter().copied());
+        let (changed, any) = self.words.see_all(range, words);
+        // Those before the start are history, not news.
+        self.read_moves(&changed, !first);
+        any
+    }
+
+    /// Looks at the words of a few slots: what the programs told of.
+    fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
+        let members = &self.contents.near().members;
+        let present = slots.iter().copied().filter(|slot| members.contains_key(slot));
+        let words = present_words(&self.tables, present);
+        let changed: Vec<u32> =
+            words.filter(|(slot, word)| self.words.see(*slot, *word)).map(|(slot, _)| slot).collect();
+        self.read_moves(&changed, true);
+    }
+
+    /// Reads the moves that the tables remember of slots; `tell`: logs those that are new.
+    fn read_moves(&self, slots: &[u32], tell: bool) {
+        for &slot in slots {
             let records = self.shared.read_moves(slot, &self.names);
             let new = self.shared.history().merge(slot, records);
-            // Those before the start are history, not news.
-            if !first {
+            if tell {
                 self.log_moves(slot, &new);
             }
         }
-        let any = !changed.is_empty() || self.words.len() != words.len();
-        self.words = words;
-        any
+    }
+
+    /// Ends ownerships that nobody has the right to, as far as words or rights have changed. Tells whether there were any.
+    fn end_unjustified(&mut self) -> bool {
+        let contents = self.contents.near();
+        let words: Vec<(u32, OwnerWord)> = match self.words.take_unjudged() {
+            Unjudged::All => present_words(&self.tables, contents.members.keys().copied()).collect(),
+            Unjudged::Slots(slots) => {
+                let present = slots.into_iter().filter(|slot| contents.members.contains_key(slot));
+                present_words(&self.tables, present).collect()
+            }
+        };
+        let steps = unjustified(contents, words);
+        let problems = self.carry_out(&steps);
+        if !problems.is_empty() {
+            self.words.judge_all();
+        }
+        self.set_problems("owners", problems);
+        !steps.is_empty()
     }
 
     /// Does what depends on who owns what.
     async fn owners_changed(&mut self) {
-        self.look_at_words(false);
         self.tend_bridges().await;
         self.choose_announcements();
         self.announce(Instant::now());
@@ -239,17 +297,15 @@ impl Agent {
             networks.iter().any(|network| network.cidr.contains(eip))
                 || matches!(routes.lookup(eip), Some((_, Route::OnLink { .. })))
         };
-        let eips = self.contents.eips.iter().map(|(&eip, &target)| (Ipv4Addr::from(eip), target));
-        self.announceable = eips.filter(|(eip, _)| on_link(*eip)).collect();
+        self.announceable = self.contents.eips().filter(|(eip, _)| on_link(*eip)).collect();
         self.choose_announcements();
     }
 
     /// Announces the EIPs whose owner is here.
     fn choose_announcements(&mut self) {
-        let has_interface =
-            |index: u32| self.contents.ports.get(&index).is_some_and(|port| port.ifindex != 0);
+        let has_interface = |index: u32| self.contents.port_here(index).is_some();
         let is_here = |target: Target| match (target.as_vip(), target.as_port()) {
-            (Some(slot), _) => self.words.get(&slot).is_some_and(|word| has_interface(word.port())),
+            (Some(slot), _) => has_interface(self.words.get(slot).port()),
             (None, Some(port)) => has_interface(port),
             (None, None) => false,
         };

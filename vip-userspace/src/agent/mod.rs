@@ -16,6 +16,7 @@ mod fdb;
 mod fitness;
 mod history;
 mod interfaces;
+mod known;
 mod late_claims;
 mod next_hops;
 mod owners;
@@ -31,5 +32,6 @@ mod table_names;
 mod table_steps;
 mod uplink;
 mod view;
+mod words;
 
 pub use self::{error::AgentError, run::run, table_steps::fill};

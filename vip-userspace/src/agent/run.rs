@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::time::{sleep, sleep_until};
-use vip_common::tables::{Config as HostEntry, EipNetwork, Event, OwnerWord, Target};
+use vip_common::tables::{Config as HostEntry, EipNetwork, Event, Target};
 
 use super::{
     AgentError,
@@ -21,6 +21,7 @@ use super::{
     fdb,
     fitness::{Judged, judge},
     interfaces::Uplink,
+    known::Known,
     late_claims::LateClaims,
     next_hops::NextHops,
     quiet::Quiet,
@@ -28,16 +29,17 @@ use super::{
     shared::Shared,
     silent_owner::SilentOwners,
     table_names::TableNames,
+    words::Words,
 };
 use crate::{
     api::{
         Timestamp,
         status::{Durations, SyncState, SyncStatus},
     },
-    config::{self, Capacity, Config},
+    config::{self, Capacity, Config, UplinkPath},
     kernel::{self, Dataplane, EventStream, Tables, XdpMode},
     net::{LinkWatch, NeighbourEvent, NeighbourWatch, NetError, Netlink, RouteWatch, XdpFeatureWatch},
-    plan::{Assigned, Contents, Resting},
+    plan::{Assigned, Resting},
     state::{State, StateError},
 };
 
@@ -115,7 +117,7 @@ pub(super) enum Happening {
 pub(super) struct Agent {
     pub(super) config: Config,
     pub(super) capacity: Capacity,
-    pub(super) networks: Vec<EipNetwork>,
+    pub(super) networks: Arc<[EipNetwork]>,
     pub(super) dataplane: Dataplane,
     pub(super) tables: Arc<Tables>,
     pub(super) shared: Arc<Shared>,
@@ -138,7 +140,7 @@ pub(super) struct Agent {
     /// Policy routing rules that are not obeyed.
     pub(super) extra_rules: usize,
 
-    pub(super) contents: Contents,
+    pub(super) contents: Known,
     /// Which entries of the tables belong to the objects of the state.
     pub(super) assigned: Arc<Assigned>,
     /// New objects that wait for an index to rest.
@@ -148,8 +150,7 @@ pub(super) struct Agent {
     pub(super) resting: Resting,
     pub(super) names: Arc<TableNames>,
     pub(super) durations: Durations,
-    /// Slots whose words are looked at, with the word last seen.
-    pub(super) words: BTreeMap<u32, OwnerWord>,
+    pub(super) words: Words,
     pub(super) uplink: Option<Uplink>,
     /// The interface that the uplink's programs are attached to.
     pub(super) uplink_attached: Option<u32>,
@@ -338,11 +339,12 @@ impl Agent {
         if present == entry { Ok(()) } else { self.tables.config.set(0, entry) }
     }
 
-    /// The mode that XDP runs in.
-    pub(super) fn xdp_mode(&self) -> XdpMode {
-        match self.config.xdp_mode {
-            config::XdpMode::Native => XdpMode::Native,
-            config::XdpMode::Generic => XdpMode::Generic,
+    /// The mode that XDP runs in on the uplink; `None`: it does not.
+    pub(super) fn xdp_mode(&self) -> Option<XdpMode> {
+        match (self.config.uplink_path, self.config.xdp_mode) {
+            (UplinkPath::Tc, _) => None,
+            (UplinkPath::Xdp | UplinkPath::Split, config::XdpMode::Native) => Some(XdpMode::Native),
+            (UplinkPath::Xdp | UplinkPath::Split, config::XdpMode::Generic) => Some(XdpMode::Generic),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     fdb,
     fitness::judge,
     interfaces::Uplink,
+    known::Known,
     late_claims::LateClaims,
     next_hops::NextHops,
     quiet::Quiet,
@@ -23,6 +24,7 @@ use super::{
     shared::{Published, Shared},
     silent_owner::SilentOwners,
     table_steps,
+    words::Words,
 };
 use crate::{
     api::{
@@ -158,7 +160,7 @@ impl Agent {
             capacity: config.capacity,
             networks: networks.collect(),
             fdb: fdb::Made::inherit(fdb::entries(&contents, links.links())),
-            contents,
+            contents: Known::new(contents),
             next_hops: NextHops::read(&tables)?,
             resting: if adopted { Resting::everything(locked_at) } else { Resting::default() },
             lost: tables.meters.lost(MeterClass::Ownership)?,
@@ -183,7 +185,7 @@ impl Agent {
             filled: None,
             names: Arc::default(),
             durations,
-            words: BTreeMap::new(),
+            words: Words::default(),
             uplink: None,
             uplink_attached: None,
             attached: BTreeSet::new(),
@@ -234,6 +236,7 @@ fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
             mac: None,
             mtu: None,
             xdp: None,
+            path: config.uplink_path,
             link: config.bpffs.join("links"),
             routed_by: None,
         },

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     api::status::{UplinkStatus, XdpView},
+    config::UplinkPath,
     kernel::{Attached, KernelError, XdpMode},
     net::{BootClock, NeighbourEvent, NetError},
     state::MacAddr,
@@ -91,6 +92,9 @@ impl Agent {
         if self.config.announce_eips {
             flags = flags.with(ConfigFlags::ANNOUNCE_EIPS);
         }
+        if self.config.uplink_path == UplinkPath::Split {
+            flags = flags.with(ConfigFlags::TCP_BY_TC);
+        }
         let mut entry =
             HostEntry { layout: LAYOUT_VERSION, agent_pid: std::process::id(), ..HostEntry::default() };
         if let Some(uplink) = &self.uplink {
@@ -122,16 +126,21 @@ impl Agent {
         }
     }
 
-    /// Attaches the uplink's programs.
+    /// Attaches the uplink's programs, and detaches one that the path in use has no work for.
     pub(super) fn attach_uplink(&mut self, ifindex: u32) -> Result<(), KernelError> {
         let name = self.config.uplink.clone();
-        let mode = self.xdp_mode();
-        let attached = self.dataplane.attach_uplink(ifindex, &name, mode)?;
-        self.dataplane.attach_uplink_tc(ifindex, &name)?;
-        if attached == Attached::ModeChanged {
-            tracing::warn!("{name} had no XDP program for a moment, because the mode changed");
+        if let Some(mode) = self.xdp_mode() {
+            let attached = self.dataplane.attach_uplink(ifindex, &name, mode)?;
+            self.dataplane.attach_uplink_tc(ifindex, &name)?;
+            if attached == Attached::ModeChanged {
+                tracing::warn!("{name} had no XDP program for a moment, because the mode changed");
+            }
+            tracing::info!("XDP runs on {name} in {mode} mode");
+        } else {
+            self.dataplane.attach_uplink_tc(ifindex, &name)?;
+            self.dataplane.detach_xdp()?;
+            tracing::info!("TC alone handles what comes in by {name}");
         }
-        tracing::info!("XDP runs on {name} in {mode} mode");
         self.uplink_attached = Some(ifindex);
         Ok(())
     }
@@ -202,10 +211,11 @@ impl Agent {
             mac: self.uplink.as_ref().map(|uplink| MacAddr::new(uplink.mac)),
             mtu: link.map(|link| link.mtu),
             // Attaching has verified the mode.
-            xdp: attached.map(|_| match self.xdp_mode() {
+            xdp: attached.and(self.xdp_mode()).map(|mode| match mode {
                 XdpMode::Generic => XdpView::Generic,
                 XdpMode::Native => XdpView::Native,
             }),
+            path: self.config.uplink_path,
             link: self.config.bpffs.join("links").join(pin),
             routed_by: routed_by.and_then(|uplink| Some(links.get(uplink.routed_by)?.name.clone())),
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vip_common::DropReason;
 
 use super::Timestamp;
-use crate::state::MacAddr;
+use crate::{config::UplinkPath, state::MacAddr};
 
 /// The answer to "how is this host doing?".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +52,10 @@ pub struct UplinkStatus {
     pub mac: Option<MacAddr>,
     /// Its MTU in bytes; `null`: as above.
     pub mtu: Option<u32>,
-    /// How the XDP program is attached; `null`: it is not.
+    /// How the XDP program is attached; `null`: it is not. With the path `tc` it is not to be.
     pub xdp: Option<XdpView>,
+    /// Which programs handle what comes in: `uplink_path` of the configuration.
+    pub path: UplinkPath,
     /// The pinned link that holds the XDP program, a path below bpffs.
     pub link: PathBuf,
     /// The bridge or bond that has the uplink's routes and neighbours; `null`: the uplink itself.
@@ -109,8 +111,10 @@ pub enum Attachment {
 pub enum DeliveryPath {
     /// XDP, straight to the interface.
     Xdp,
-    /// TC on the uplink, because the interface takes no XDP frames.
+    /// TC on the uplink, because the interface takes no XDP frames or the uplink's path is `tc`.
     UplinkTc,
+    /// TC on the uplink established TCP, XDP everything else.
+    Split,
 }
 
 /// Packets dropped for one reason, on all CPUs.

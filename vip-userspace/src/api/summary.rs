@@ -13,6 +13,7 @@ use super::{
         SyncStatus, UplinkStatus, XdpView,
     },
 };
+use crate::config::UplinkPath;
 
 /// Longest line of a list of names.
 const LINE: usize = 100;
@@ -97,7 +98,7 @@ fn write_sync(text: &mut String, sync: &SyncStatus) -> fmt::Result {
 }
 
 fn write_uplink(text: &mut String, uplink: &UplinkStatus) -> fmt::Result {
-    let UplinkStatus { name, ifindex, mac, mtu, xdp, link, routed_by } = uplink;
+    let UplinkStatus { name, ifindex, mac, mtu, xdp, path, link, routed_by } = uplink;
     write!(text, "uplink {name}: ")?;
     match (ifindex, mac, mtu) {
         (Some(ifindex), Some(mac), Some(mtu)) => write!(text, "ifindex {ifindex}, {mac}, MTU {mtu}, ")?,
@@ -106,8 +107,10 @@ fn write_uplink(text: &mut String, uplink: &UplinkStatus) -> fmt::Result {
     match xdp {
         Some(XdpView::Native) => write!(text, "XDP native ({})", link.display())?,
         Some(XdpView::Generic) => write!(text, "XDP generic ({})", link.display())?,
+        None if *path == UplinkPath::Tc => write!(text, "no XDP")?,
         None => write!(text, "XDP NOT ATTACHED")?,
     }
+    write!(text, ", path {}", path.word())?;
     if let Some(master) = routed_by {
         write!(text, ", routes and neighbours of {master}")?;
     }
@@ -178,6 +181,7 @@ fn write_ports(text: &mut String, ports: &[PortStatus]) -> fmt::Result {
         let path = path.map(|path| match path {
             DeliveryPath::Xdp => "xdp",
             DeliveryPath::UplinkTc => "uplink-tc",
+            DeliveryPath::Split => "split",
         });
         vec![
             id.clone(),

@@ -93,6 +93,6 @@ fn run(arguments: &Arguments) -> Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        agent::run(config, shutdown).await.map_err(anyhow::Error::from)
+        Box::pin(agent::run(config, shutdown)).await.map_err(anyhow::Error::from)
     })
 }

@@ -15,6 +15,7 @@ pub(super) struct Document {
     pub(super) bpffs: Option<At<String>>,
     pub(super) metrics: Option<Refused>,
     pub(super) xdp_mode: Option<At<String>>,
+    pub(super) uplink_path: Option<At<String>>,
     pub(super) profile: Option<At<String>>,
     pub(super) eip_networks: Option<Vec<At<EipNetwork>>>,
     pub(super) announce_eips: Option<bool>,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
 
 use self::document::Document;
 use crate::state::{
@@ -48,6 +49,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// How the uplink's XDP program is attached; never silently the other way.
     pub xdp_mode: XdpMode,
+    /// Which of the uplink's two programs handles what comes in.
+    pub uplink_path: UplinkPath,
     /// Networks that EIPs are on-link in; an EIP outside all of them is routed. No two overlap.
     pub eip_networks: Vec<EipNetwork>,
     /// Answer ARP for, and announce, the EIPs whose owner is on this host.
@@ -63,6 +66,30 @@ pub enum XdpMode {
     Native,
     /// In the stack, after the packet's buffer was made: slow, for drivers without XDP.
     Generic,
+}
+
+/// Which of the uplink's two programs handles what comes in. The answers are the same; the cost is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkPath {
+    /// XDP everything that it can deliver, TC the rest: cheapest for small packets.
+    #[default]
+    Xdp,
+    /// TC everything, behind GRO; XDP is not attached.
+    Tc,
+    /// TC established TCP, which GRO makes few large packets of; XDP everything else.
+    Split,
+}
+
+impl UplinkPath {
+    /// The word for it in the configuration and in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+            Self::Split => "split",
+        }
+    }
 }
 
 /// A provider network that EIPs belong to.
@@ -156,6 +183,7 @@ impl Judge {
             bpffs,
             metrics,
             xdp_mode,
+            uplink_path,
             profile,
             eip_networks,
             announce_eips,
@@ -175,6 +203,7 @@ impl Judge {
         let socket = path(socket, DEFAULT_SOCKET);
         let bpffs = path(bpffs, DEFAULT_BPFFS);
         let xdp_mode = self.xdp_mode(xdp_mode.as_ref());
+        let uplink_path = self.uplink_path(uplink_path.as_ref());
         let eip_networks = self.eip_networks(eip_networks.unwrap_or_default());
         let capacity = self.capacity(capacity);
         Some(Config {
@@ -184,6 +213,7 @@ impl Judge {
             socket,
             bpffs,
             xdp_mode: xdp_mode?,
+            uplink_path: uplink_path?,
             eip_networks,
             announce_eips: announce_eips.unwrap_or(true),
             capacity,
@@ -255,6 +285,20 @@ impl Judge {
             other => {
                 let what = format!("there is no mode `{}`", other.escape_debug());
                 self.report.add(*line, "xdp_mode", what, "write native or generic");
+                None
+            }
+        }
+    }
+
+    fn uplink_path(&mut self, path: Option<&At<String>>) -> Option<UplinkPath> {
+        let Some(At { value, line }) = path else { return Some(UplinkPath::default()) };
+        match value.as_str() {
+            "xdp" => Some(UplinkPath::Xdp),
+            "tc" => Some(UplinkPath::Tc),
+            "split" => Some(UplinkPath::Split),
+            other => {
+                let what = format!("there is no path `{}`", other.escape_debug());
+                self.report.add(*line, "uplink_path", what, "write xdp, tc or split");
                 None
             }
         }

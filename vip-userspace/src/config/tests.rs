@@ -36,6 +36,7 @@ fn defaults_fill_in_what_is_not_said() {
         socket: PathBuf::from("/run/vip/vipd.sock"),
         bpffs: PathBuf::from("/sys/fs/bpf/vip"),
         xdp_mode: XdpMode::Native,
+        uplink_path: UplinkPath::Xdp,
         eip_networks: Vec::new(),
         announce_eips: true,
         capacity: Capacity { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096 },
@@ -127,6 +128,17 @@ fn a_profile_other_than_default_is_refused_by_name() {
 #[test]
 fn an_unknown_xdp_mode_is_refused() {
     fourth_line_refused("xdp_mode: auto", "xdp_mode", "there is no mode `auto`");
+}
+
+#[test]
+fn every_uplink_path_is_taken_and_another_one_is_refused_with_the_choices() {
+    for (word, path) in [("xdp", UplinkPath::Xdp), ("tc", UplinkPath::Tc), ("split", UplinkPath::Split)] {
+        let config = read(&format!("{SMALL}uplink_path: {word}\n")).expect("a good configuration");
+        assert_eq!(config.uplink_path, path);
+    }
+    let error = read(&format!("{SMALL}uplink_path: both\n")).expect_err("a bad configuration");
+    let message = "vipd.yaml:4: uplink_path: there is no path `both`; write xdp, tc or split";
+    assert_eq!(error.to_string(), message);
 }
 
 #[test]

@@ -110,14 +110,21 @@ impl Dataplane {
             }
         };
         self.verify_xdp(&pin, ifindex, interface, mode)?;
-        self.detach_elsewhere(UPLINK, ifindex)?;
+        self.detach_elsewhere(UPLINK, Some(ifindex))?;
         Ok(attached)
+    }
+
+    /// Detaches the uplink's XDP program of an earlier start, wherever it is. Without one: nothing happens.
+    ///
+    /// Attach the TC program before: it handles what XDP does no longer.
+    pub fn detach_xdp(&mut self) -> Result<(), KernelError> {
+        self.detach_elsewhere(UPLINK, None)
     }
 
     /// Attaches the uplink's TC program, or replaces the one of an earlier start, and removes it from other uplinks.
     pub fn attach_uplink_tc(&mut self, ifindex: u32, interface: &str) -> Result<Attached, KernelError> {
         let attached = self.attach_tc(UPLINK_TC, ifindex, interface)?;
-        self.detach_elsewhere(UPLINK_TC, ifindex)?;
+        self.detach_elsewhere(UPLINK_TC, Some(ifindex))?;
         Ok(attached)
     }
 
@@ -138,13 +145,17 @@ impl Dataplane {
         self.attached(PORT)
     }
 
-    /// Whether both programs that [`Self::attach_uplink`] and [`Self::attach_uplink_tc`] attached in this start are still on the
-    /// uplink. [`KernelError::InterfaceGone`] if that went.
-    pub fn uplink_is_attached(&mut self, ifindex: u32, interface: &str) -> Result<bool, KernelError> {
+    /// Whether the program that [`Self::attach_uplink_tc`] attached in this start is still on the uplink.
+    pub fn uplink_tc_is_attached(&self, ifindex: u32) -> Result<bool, KernelError> {
+        Ok(self.attached(UPLINK_TC)?.contains(&ifindex))
+    }
+
+    /// Whether the program that [`Self::attach_uplink`] attached in this start is still on the uplink.
+    /// [`KernelError::InterfaceGone`] if that went.
+    pub fn xdp_is_attached(&mut self, ifindex: u32, interface: &str) -> Result<bool, KernelError> {
         let ours = programs::xdp(&mut self.ebpf)?.info().map_err(programs::failed("inspect", UPLINK))?.id();
         let present = netlink::xdp(ifindex, interface)?;
-        Ok(present.is_some_and(|present| present.program == ours)
-            && self.attached(UPLINK_TC)?.contains(&ifindex))
+        Ok(present.is_some_and(|present| present.program == ours))
     }
 
     fn attached(&self, program: &'static str) -> Result<Vec<u32>, KernelError> {
@@ -273,15 +284,15 @@ impl Dataplane {
         Ok(Attached::New)
     }
 
-    /// Detaches a program from every interface but one.
-    fn detach_elsewhere(&self, program: &'static str, ifindex: u32) -> Result<(), KernelError> {
+    /// Detaches a program from every interface but one, or from all.
+    fn detach_elsewhere(&self, program: &'static str, but: Option<u32>) -> Result<(), KernelError> {
         for other in clsact::attached(&self.pins, program)? {
-            if other != ifindex {
+            if Some(other) != but {
                 clsact::detach(&self.pins, program, other)?;
             }
         }
         for pin in self.pins.links()? {
-            if pin.program == program && pin.ifindex != ifindex {
+            if pin.program == program && Some(pin.ifindex) != but {
                 detach_link(&pin.path)?;
             }
         }

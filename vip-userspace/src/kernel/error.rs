@@ -227,7 +227,7 @@ pub enum KernelError {
     #[error(
         "{interface} cannot run XDP in {mode} mode; {}",
         match mode {
-            XdpMode::Native => "if its driver knows no XDP (or the MTU is too large for it), set `xdp_mode: generic`",
+            XdpMode::Native => "if its driver knows no XDP (or the MTU is too large for it), set `xdp_mode: generic`, or `uplink_path: tc`",
             XdpMode::Generic => "is another XDP program attached in native mode?",
         }
     )]

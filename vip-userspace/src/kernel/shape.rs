@@ -52,7 +52,7 @@ const MOST_OTHERS: u32 = 1 << 24;
 /// Entries of ROUTES and of NEXTHOPS: a host's own routes and neighbours.
 const ROUTES: u32 = 1 << 16;
 
-/// Rights per port or VIP that GRANTS has room for on average, and its bound.
+/// Rights per VIP that GRANTS has room for on average, beside one for each port, and its bound.
 const GRANTS_EACH: u32 = 10;
 const MOST_GRANTS: u32 = 1 << 22;
 
@@ -100,7 +100,7 @@ impl Capacity {
             (names::NODES, 1 + subnets + LEAST_PAGES + (eips + ports + vips) / ADDRESSES_PER_PAGE),
             (names::SCATTERED, eips + ports + vips + subnets),
             (names::MACS, ports),
-            (names::GRANTS, ports.max(vips).saturating_mul(GRANTS_EACH).min(MOST_GRANTS)),
+            (names::GRANTS, vips.saturating_mul(GRANTS_EACH).saturating_add(ports).min(MOST_GRANTS)),
             (names::VIPS, VipPlace::chunks(vips)),
             (names::VIPS_ASIDE, AsidePlace::chunks(vips)),
             (names::MOVES, vips * MOVES_PER_VIP),

@@ -5,6 +5,7 @@ use std::{
     fmt,
     hash::Hash,
     marker::PhantomData,
+    mem,
     net::Ipv4Addr,
     sync::Arc,
 };
@@ -147,6 +148,8 @@ impl<T> Default for Given<T> {
 /// Which entries of the tables belong to which objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
+    /// Subnet indexes.
+    pub subnets: Given<Subnet>,
     /// Port indexes.
     pub ports: Given<Port>,
     /// Slots.
@@ -180,8 +183,8 @@ pub fn compile(
         state,
         networks,
         interfaces,
-        subnets: Given::none(&state.subnets),
         assigned: Assigned {
+            subnets: Given::none(&state.subnets),
             ports: Given::none(&state.ports),
             vips: Given::none(&state.vips),
             eips: Given::none(&state.eips),
@@ -196,14 +199,31 @@ pub fn compile(
     compiler.give_ports(indexes);
     compiler.give_vips(indexes);
     compiler.give_eips(indexes);
-    compiler.networks();
-    compiler.subnets();
-    compiler.eips();
-    compiler.ports();
-    compiler.vips();
-    // Sorted first and built as a whole, the tables of a million entries have no gaps.
-    compiler.contents.addresses = compiler.addresses.into_iter().collect();
+    compiler.entries();
     Desired { contents: compiler.contents, assigned: Arc::new(compiler.assigned), refused: compiler.refused }
+}
+
+/// The entries that [`compile`] made when it gave these indexes: a million entries need not be kept while they can be made again.
+///
+/// All arguments but `assigned`, which it returned then, are those that it had.
+pub fn contents_of(
+    state: &State,
+    networks: &[EipNetwork],
+    interfaces: &Interfaces,
+    assigned: &Assigned,
+) -> Contents {
+    let mut compiler = Compiler {
+        state,
+        networks,
+        interfaces,
+        assigned: assigned.clone(),
+        addresses: Vec::new(),
+        contents: Contents::default(),
+        refused: Vec::new(),
+        resting: BTreeSet::new(),
+    };
+    compiler.entries();
+    compiler.contents
 }
 
 /// How an address leaves: EIP, and its network's index.
@@ -213,7 +233,6 @@ struct Compiler<'a> {
     state: &'a State,
     networks: &'a [EipNetwork],
     interfaces: &'a Interfaces,
-    subnets: Given<Subnet>,
     assigned: Assigned,
     addresses: Vec<(Place, AddressEntry)>,
     contents: Contents,
@@ -223,6 +242,17 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    /// Makes all entries.
+    fn entries(&mut self) {
+        self.networks();
+        self.subnets();
+        self.eips();
+        self.ports();
+        self.vips();
+        // Sorted first and built as a whole, the tables of a million entries have no gaps.
+        self.contents.addresses = mem::take(&mut self.addresses).into_iter().collect();
+    }
+
     fn vni(&self, subnet: Ref<Subnet>) -> u32 {
         self.state.vpcs[self.state.subnets[subnet].vpc].vni
     }
@@ -272,7 +302,7 @@ impl Compiler<'_> {
         let mut served = Vec::with_capacity(objects.len());
         for (object, what) in objects.iter() {
             let subnet = subnet_of(what);
-            if self.subnets.get(subnet).is_some() {
+            if self.assigned.subnets.get(subnet).is_some() {
                 served.push((object, key(self.vni(subnet), what)));
             } else {
                 let needed = (Kind::Subnet, subnet.index(), self.state.subnets.id(subnet));
@@ -288,7 +318,7 @@ impl Compiler<'_> {
             .iter()
             .map(|(subnet, what)| (subnet, (self.vni(subnet), Ipv4::from(what.gateway))))
             .collect();
-        self.subnets = self.give((Kind::Subnet, subnets), &indexes.subnets, &wanted);
+        self.assigned.subnets = self.give((Kind::Subnet, subnets), &indexes.subnets, &wanted);
     }
 
     fn give_ports(&mut self, indexes: &Indexes) {
@@ -338,7 +368,7 @@ impl Compiler<'_> {
 
     fn subnets(&mut self) {
         let state = self.state;
-        for (subnet, index) in self.subnets.iter() {
+        for (subnet, index) in self.assigned.subnets.iter() {
             let what = &state.subnets[subnet];
             let vpc = &state.vpcs[what.vpc];
             let kind = match what.router {
@@ -423,7 +453,7 @@ impl Compiler<'_> {
         for (port, index) in self.assigned.ports.iter() {
             let what = &state.ports[port];
             let (subnet, vni) = (&state.subnets[what.subnet], self.vni(what.subnet));
-            let Some(subnet_index) = self.subnets.get(what.subnet) else { continue };
+            let Some(subnet_index) = self.assigned.subnets.get(what.subnet) else { continue };
             let interface = self.interfaces.get(state.interface(port));
             let flags = [
                 (!what.source_dest_check, PortFlags::BYPASS),
@@ -472,13 +502,13 @@ impl Compiler<'_> {
             EipTarget::Vip(vip) => Some(vip),
             EipTarget::Port(_) => None,
         });
-        let assigned = std::mem::take(&mut self.assigned.vips);
+        let assigned = mem::take(&mut self.assigned.vips);
         let mut grants = Vec::with_capacity(state.vips.len());
         let mut members = Vec::with_capacity(state.vips.len());
         for (vip, slot) in assigned.iter() {
             let what = &state.vips[vip];
             let vni = self.vni(what.subnet);
-            let Some(subnet) = self.subnets.get(what.subnet) else { continue };
+            let Some(subnet) = self.assigned.subnets.get(what.subnet) else { continue };
             let owners = self.grants(vip, slot, &mut grants);
             let mut of_vip = Members { vni, address: what.address.into(), subnet, ..Members::default() };
             for (place, port) in of_vip.ports.iter_mut().zip(owners) {

@@ -1,25 +1,32 @@
 //! The way from what the tables contain to what they shall contain.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use vip_common::{
     tables::{
-        AddressKind, EipNetwork, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags, SourceEip, Target,
+        AddressKind, EipNetwork, Grant, GrantKey, MAX_MEMBERS, Members, PortEntry, PortFlags, SourceEip,
+        Target,
     },
     wire::Ipv4,
 };
 
 use super::{
     Step,
-    contents::{AddressEntry, Contents, Place},
+    contents::{AddressEntry, Contents, MacPlace, Place},
 };
 
 /// The steps from `now` to `then`, in an order that keeps the promises of the [module](super).
 ///
 /// Frees first, look-ups before what they lead to; then adds, the other way round. An entry that stays is changed by a
 /// single update, except an address that passes to another tenant or object: it is removed, and added at the end.
+///
+/// Takes time by the number of entries, and memory by the number of differences.
 pub fn diff(now: &Contents, then: &Contents) -> Vec<Step> {
-    let mut plan = Plan { now, then, steps: Vec::new() };
+    let mut plan = Plan { now, then, gone: Gone::default(), stripped: BTreeSet::new(), steps: Vec::new() };
     plan.remove_look_ups();
     plan.remove_rights();
     plan.release_interfaces();
@@ -33,7 +40,67 @@ pub fn diff(now: &Contents, then: &Contents) -> Vec<Step> {
 struct Plan<'a> {
     now: &'a Contents,
     then: &'a Contents,
+    gone: Gone,
+    /// Addresses that are in both and lose their EIP first.
+    stripped: BTreeSet<Place>,
     steps: Vec<Step>,
+}
+
+/// Look-ups that are removed first, rising.
+#[derive(Default)]
+struct Gone {
+    eips: Vec<Ipv4>,
+    addresses: Vec<Place>,
+    macs: Vec<MacPlace>,
+}
+
+/// Slots and port indexes that do not belong to the same address in both.
+struct Moved {
+    slots: BTreeSet<u32>,
+    ports: BTreeSet<u32>,
+}
+
+impl Moved {
+    fn between(now: &Contents, then: &Contents) -> Self {
+        let slots = both(&now.members, &then.members).filter(|(_, old, new)| {
+            old.map(|vip| (vip.vni, vip.address)) != new.map(|vip| (vip.vni, vip.address))
+        });
+        let ports = both(&now.ports, &then.ports).filter(|(_, old, new)| {
+            old.map(|port| (port.vni, port.address)) != new.map(|port| (port.vni, port.address))
+        });
+        Self {
+            slots: slots.map(|(slot, ..)| *slot).collect(),
+            ports: ports.map(|(index, ..)| *index).collect(),
+        }
+    }
+
+    /// Whether what an EIP leads to is among them.
+    fn has(&self, target: Target) -> bool {
+        match target.kind() {
+            Some(AddressKind::Vip(slot)) => self.slots.contains(&slot),
+            Some(AddressKind::Fixed(index)) => self.ports.contains(&index),
+            _ => true,
+        }
+    }
+}
+
+/// The entries of both, by key: side by side, because a search for each would cost more than all else.
+fn both<'a, K: Ord, V>(
+    now: &'a BTreeMap<K, V>,
+    then: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    let (mut now, mut then) = (now.iter().peekable(), then.iter().peekable());
+    iter::from_fn(move || {
+        let first = match (now.peek(), then.peek()) {
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let old = if first.is_le() { now.next() } else { None };
+        let new = if first.is_ge() { then.next() } else { None };
+        let (key, _) = old.or(new)?;
+        Some((key, old.map(|(_, value)| value), new.map(|(_, value)| value)))
+    })
 }
 
 /// The entries of `now` that `then` has not in an acceptable form.
@@ -42,9 +109,21 @@ fn removed<'a, K: Ord, V>(
     then: &'a BTreeMap<K, V>,
     stays: impl Fn(&K, &V, &V) -> bool,
 ) -> impl Iterator<Item = &'a K> {
-    now.iter()
-        .filter(move |&(key, old)| !then.get(key).is_some_and(|new| stays(key, old, new)))
-        .map(|(key, _)| key)
+    both(now, then)
+        .filter(move |(key, old, new)| old.is_some_and(|old| !new.is_some_and(|new| stays(key, old, new))))
+        .map(|(key, _, _)| key)
+}
+
+/// The entries of `then` that `now` has not as they shall be.
+fn added<'a, K: Ord, V>(
+    now: &'a BTreeMap<K, V>,
+    then: &'a BTreeMap<K, V>,
+    is_there: impl Fn(&K, &V, &V) -> bool,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    both(now, then).filter_map(move |(key, old, new)| {
+        let new = new?;
+        (!old.is_some_and(|old| is_there(key, old, new))).then_some((key, new))
+    })
 }
 
 /// The entries of `then` that `now` has not, or has with another value.
@@ -52,35 +131,30 @@ fn changed<'a, K: Ord, V: PartialEq>(
     now: &'a BTreeMap<K, V>,
     then: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
-    then.iter().filter(|(key, new)| now.get(key) != Some(new))
+    added(now, then, |_, old, new| old == new)
 }
 
 impl Plan<'_> {
-    /// The contents after the steps so far.
-    fn reached(&self) -> Contents {
-        let mut now = self.now.clone();
-        self.steps.iter().for_each(|step| now.apply(step));
-        now
-    }
-
     fn remove_look_ups(&mut self) {
-        let Self { now, then, steps } = self;
+        let Self { now, then, gone, steps, .. } = self;
+        let moved = Moved::between(now, then);
         steps.extend(
             removed(&now.interfaces, &then.interfaces, |_, old, new| old == new)
                 .map(|k| Step::RemoveInterface(*k)),
         );
-        steps.extend(
-            removed(&now.eips, &then.eips, |_, old, new| old == new && eip_stays(now, then, *old))
-                .map(|k| Step::RemoveEip(*k)),
-        );
-        steps.extend(
+        gone.eips =
+            removed(&now.eips, &then.eips, |_, old, new| old == new && !moved.has(*old)).copied().collect();
+        steps.extend(gone.eips.iter().map(|eip| Step::RemoveEip(*eip)));
+        gone.addresses =
             removed(&now.addresses, &then.addresses, |place, old, _| address_stays(then, *place, old))
-                .map(|k| Step::RemoveAddress(*k)),
-        );
-        steps.extend(
+                .copied()
+                .collect();
+        steps.extend(gone.addresses.iter().map(|place| Step::RemoveAddress(*place)));
+        gone.macs =
             removed(&now.macs, &then.macs, |place, old, new| old == new && then.port_has_mac(*old, *place))
-                .map(|k| Step::RemoveMac(*k)),
-        );
+                .copied()
+                .collect();
+        steps.extend(gone.macs.iter().map(|place| Step::RemoveMac(*place)));
         steps.extend(
             removed(&now.subnets, &then.subnets, |_, old, new| old.vni == new.vni)
                 .map(|k| Step::RemoveSubnet(*k)),
@@ -90,17 +164,21 @@ impl Plan<'_> {
 
     /// An EIP that passes to another address is taken from the old one first.
     fn strip_eips(&mut self) {
-        let owner: BTreeMap<Ipv4, Place> = self
-            .then
-            .addresses
-            .iter()
-            .filter(|(_, entry)| entry.eip.is_some())
-            .map(|(place, entry)| (entry.eip.address, *place))
+        let Self { now, then, stripped, steps, .. } = self;
+        let losing: BTreeMap<Ipv4, (Place, AddressEntry)> = both(&now.addresses, &then.addresses)
+            .filter_map(|(place, old, new)| {
+                let (old, new) = (old?, new?);
+                let loses = old.eip.is_some() && old.eip.address != new.eip.address;
+                (loses && address_stays(then, *place, old)).then_some((old.eip.address, (*place, *old)))
+            })
             .collect();
-        for (place, old) in &self.now.addresses {
-            let passes_on = owner.get(&old.eip.address).is_some_and(|heir| heir != place);
-            if passes_on && self.then.addresses.contains_key(place) && address_stays(self.then, *place, old) {
-                self.steps.push(Step::SetAddress(*place, AddressEntry { eip: SourceEip::default(), ..*old }));
+        if losing.is_empty() {
+            return;
+        }
+        for entry in then.addresses.values().filter(|entry| entry.eip.is_some()) {
+            if let Some(&(place, old)) = losing.get(&entry.eip.address) {
+                stripped.insert(place);
+                steps.push(Step::SetAddress(place, AddressEntry { eip: SourceEip::default(), ..old }));
             }
         }
     }
@@ -108,20 +186,15 @@ impl Plan<'_> {
     /// Ownerships end before and after the right goes: before, so that no owner is left without one; after, because a
     /// claim may have come in between.
     fn remove_rights(&mut self) {
-        let mut releases: Vec<Step> = self
-            .now
-            .members
-            .keys()
-            .filter(|slot| !self.then.members.contains_key(slot))
+        let mut releases: Vec<Step> = removed(&self.now.members, &self.then.members, |_, _, _| true)
             .map(|&slot| Step::Release { slot, port: None })
             .collect();
         let mut changes = Vec::new();
         let mut forgotten = Vec::new();
-        for (&(port, slot), old) in &self.now.grants {
+        for (&(port, slot), old, new) in both(&self.now.grants, &self.then.grants) {
+            let Some(old) = old else { continue };
             let key = GrantKey { port, slot };
-            let new = self.then.grants.get(&(port, slot));
-            let lost = old.rights.may_own() && !new.is_some_and(|new| new.rights.may_own());
-            if lost {
+            if loses_ownership(*old, new.copied()) {
                 releases.push(Step::Release { slot, port: Some(port) });
             }
             match new {
@@ -129,10 +202,7 @@ impl Plan<'_> {
                     changes.push(Step::RemoveGrant(key));
                     forgotten.push(Step::ForgetPort { slot, port });
                 }
-                // A virtual router MAC that is not allowed any more must not be claimed with before the owner's end.
-                Some(new) if lost || (old.rights.may_own() && old.vrids != new.vrids) => {
-                    changes.push(Step::SetGrant(key, *new));
-                }
+                Some(new) if narrows(*old, *new) => changes.push(Step::SetGrant(key, *new)),
                 Some(_) => {}
             }
         }
@@ -146,20 +216,17 @@ impl Plan<'_> {
     /// Ports whose interface went, changed, or takes no XDP frames any more. An interface that passes to another port is
     /// let go of first, and what its guest owned ends.
     fn release_interfaces(&mut self) {
-        for (&index, old) in &self.now.ports {
-            let Some(new) = self.then.ports.get(&index) else { continue };
+        for (&index, old, new) in both(&self.now.ports, &self.then.ports) {
+            let Some((old, new)) = old.zip(new) else { continue };
             let dev = self.now.port_devs.get(&index);
-            let leaves = old.ifindex != 0 && old.ifindex != new.ifindex;
-            if leaves {
-                let entry = PortEntry { ifindex: 0, flags: without_xdp(old.flags), ..*old };
+            let entry = released(old, new);
+            if entry != *old {
                 self.steps.push(Step::SetPort(index, entry));
-            } else if old.flags.has(PortFlags::TAKES_XDP) && !new.flags.has(PortFlags::TAKES_XDP) {
-                self.steps.push(Step::SetPort(index, PortEntry { flags: without_xdp(old.flags), ..*old }));
             }
             if dev.is_some_and(|dev| self.then.port_devs.get(&index) != Some(dev)) {
                 self.steps.push(Step::RemovePortDev(index));
             }
-            if leaves {
+            if leaves_interface(old, new) {
                 let owned = self.now.grants.range((index, 0)..=(index, u32::MAX));
                 self.steps.extend(
                     owned
@@ -171,19 +238,20 @@ impl Plan<'_> {
     }
 
     fn free(&mut self) {
-        let Self { now, then, steps } = self;
-        for (&slot, old) in &now.members {
-            match then.members.get(&slot) {
-                None => steps.push(Step::ClearMembers(slot)),
-                Some(new) => {
+        let Self { now, then, steps, .. } = self;
+        for (&slot, old, new) in both(&now.members, &then.members) {
+            match (old, new) {
+                (Some(_), None) => steps.push(Step::ClearMembers(slot)),
+                (Some(old), Some(new)) => {
                     let both = common_members(old, new);
                     if both != *old {
                         steps.push(Step::SetMembers(slot, both));
                     }
                 }
+                (None, _) => {}
             }
         }
-        for (&index, _) in now.ports.iter().filter(|(index, _)| !then.ports.contains_key(index)) {
+        for &index in removed(&now.ports, &then.ports, |_, _, _| true) {
             steps.push(Step::ClearPort(index));
             steps.push(Step::RemovePortDev(index));
         }
@@ -197,10 +265,11 @@ impl Plan<'_> {
     }
 
     fn add_objects(&mut self) {
-        let now = &self.reached();
-        let Self { then, steps, .. } = self;
-        let gone = now.networks.keys().filter(|index| !then.networks.contains_key(index));
-        steps.extend(gone.map(|&index| Step::SetNetwork(index, EipNetwork::default())));
+        let Self { now, then, steps, .. } = self;
+        steps.extend(
+            removed(&now.networks, &then.networks, |_, _, _| true)
+                .map(|&index| Step::SetNetwork(index, EipNetwork::default())),
+        );
         steps.extend(
             changed(&now.networks, &then.networks).map(|(&index, network)| Step::SetNetwork(index, *network)),
         );
@@ -208,36 +277,43 @@ impl Plan<'_> {
             changed(&now.port_devs, &then.port_devs)
                 .map(|(&index, &ifindex)| Step::SetPortDev(index, ifindex)),
         );
-        steps.extend(changed(&now.ports, &then.ports).map(|(&index, port)| Step::SetPort(index, *port)));
-        for (&slot, new) in &then.members {
-            match now.members.get(&slot) {
-                None => steps.extend([Step::FreshSlot(slot), Step::SetMembers(slot, *new)]),
-                Some(old) if old != new => steps.push(Step::SetMembers(slot, *new)),
-                Some(_) => {}
+        let ports = added(&now.ports, &then.ports, |_, old, new| released(old, new) == *new);
+        steps.extend(ports.map(|(&index, port)| Step::SetPort(index, *port)));
+        for (&slot, old, new) in both(&now.members, &then.members) {
+            match (old, new) {
+                (None, Some(new)) => steps.extend([Step::FreshSlot(slot), Step::SetMembers(slot, *new)]),
+                (Some(old), Some(new)) if common_members(old, new) != *new => {
+                    steps.push(Step::SetMembers(slot, *new));
+                }
+                (_, _) => {}
             }
         }
-        let fresh = then.eips.iter().filter(|(eip, target)| self.now.eips.get(eip) != Some(target));
-        steps.extend(fresh.map(|(_, target)| Step::FreshEip(*target)));
+        steps.extend(changed(&now.eips, &then.eips).map(|(_, target)| Step::FreshEip(*target)));
     }
 
     fn add_rights(&mut self) {
-        let now = self.reached();
-        let grants = changed(&now.grants, &self.then.grants);
-        self.steps
-            .extend(grants.map(|(&(port, slot), grant)| Step::SetGrant(GrantKey { port, slot }, *grant)));
+        let Self { now, then, steps, .. } = self;
+        let grants = added(&now.grants, &then.grants, |_, old, new| old == new || narrows(*old, *new));
+        steps.extend(grants.map(|(&(port, slot), grant)| Step::SetGrant(GrantKey { port, slot }, *grant)));
     }
 
     fn add_look_ups(&mut self) {
-        let now = self.reached();
-        let Self { then, steps, .. } = self;
+        let Self { now, then, gone, stripped, steps } = self;
         steps.extend(
             changed(&now.subnets, &then.subnets).map(|(prefix, entry)| Step::SetSubnet(*prefix, *entry)),
         );
-        steps.extend(
-            changed(&now.addresses, &then.addresses).map(|(place, entry)| Step::SetAddress(*place, *entry)),
-        );
-        steps.extend(changed(&now.macs, &then.macs).map(|(place, &index)| Step::SetMac(*place, index)));
-        steps.extend(changed(&now.eips, &then.eips).map(|(eip, entry)| Step::SetEip(*eip, *entry)));
+        let addresses = added(&now.addresses, &then.addresses, |place, old, new| {
+            let eip = if stripped.contains(place) { SourceEip::default() } else { old.eip };
+            AddressEntry { eip, ..*old } == *new && gone.addresses.binary_search(place).is_err()
+        });
+        steps.extend(addresses.map(|(place, entry)| Step::SetAddress(*place, *entry)));
+        let macs = added(&now.macs, &then.macs, |place, old, new| {
+            old == new && gone.macs.binary_search(place).is_err()
+        });
+        steps.extend(macs.map(|(place, &index)| Step::SetMac(*place, index)));
+        let eips =
+            added(&now.eips, &then.eips, |eip, old, new| old == new && gone.eips.binary_search(eip).is_err());
+        steps.extend(eips.map(|(eip, entry)| Step::SetEip(*eip, *entry)));
         steps.extend(
             changed(&now.interfaces, &then.interfaces)
                 .map(|(&ifindex, &index)| Step::SetInterface(ifindex, index)),
@@ -245,17 +321,14 @@ impl Plan<'_> {
     }
 }
 
-/// Whether an EIP's target stays what it is.
-fn eip_stays(now: &Contents, then: &Contents, target: Target) -> bool {
-    match target.kind() {
-        Some(AddressKind::Vip(slot)) => {
-            now.members.get(&slot).is_some_and(|vip| then.vip_is_at(slot, (vip.vni, vip.address)))
-        }
-        Some(AddressKind::Fixed(index)) => {
-            now.ports.get(&index).is_some_and(|port| then.port_is_at(index, (port.vni, port.address)))
-        }
-        _ => false,
-    }
+/// Whether a grant lets a port own no more what it let it own.
+fn loses_ownership(old: Grant, new: Option<Grant>) -> bool {
+    old.rights.may_own() && !new.is_some_and(|new| new.rights.may_own())
+}
+
+/// Whether a grant is changed before owners end. A virtual router MAC that is not allowed any more must not be claimed with.
+fn narrows(old: Grant, new: Grant) -> bool {
+    loses_ownership(old, Some(new)) || (old.rights.may_own() && old.vrids != new.vrids)
 }
 
 /// Whether the old value may stand until the new one replaces it: what it leads to stays as it is.
@@ -264,6 +337,22 @@ fn address_stays(then: &Contents, place: Place, old: &AddressEntry) -> bool {
         AddressKind::Fixed(port) => then.port_is_at(port, place),
         AddressKind::Vip(slot) => then.vip_is_at(slot, place),
         AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => true,
+    }
+}
+
+/// Whether the interface that a port has is no more its own.
+fn leaves_interface(old: &PortEntry, new: &PortEntry) -> bool {
+    old.ifindex != 0 && old.ifindex != new.ifindex
+}
+
+/// A port without the interface, and without the right to XDP frames, that it loses.
+fn released(old: &PortEntry, new: &PortEntry) -> PortEntry {
+    if leaves_interface(old, new) {
+        PortEntry { ifindex: 0, flags: without_xdp(old.flags), ..*old }
+    } else if old.flags.has(PortFlags::TAKES_XDP) && !new.flags.has(PortFlags::TAKES_XDP) {
+        PortEntry { flags: without_xdp(old.flags), ..*old }
+    } else {
+        *old
     }
 }
 

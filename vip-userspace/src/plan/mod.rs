@@ -23,7 +23,7 @@ mod rights;
 mod step;
 
 pub use self::{
-    compile::{Assigned, Desired, Given, Interface, Interfaces, Reason, Refused, compile},
+    compile::{Assigned, Desired, Given, Interface, Interfaces, Reason, Refused, compile, contents_of},
     contents::{AddressEntry, Contents, MacPlace, Place, Prefix},
     diff::diff,
     indexes::{Indexes, REST, Resting},

@@ -67,3 +67,13 @@ pub enum Step {
     /// IFPORTS: ifindex and port index.
     SetInterface(u32, u32),
 }
+
+impl Step {
+    /// Whether it is about owners, moves or counters alone: entries that the state does not decide about.
+    pub fn is_about_owners(&self) -> bool {
+        matches!(
+            self,
+            Self::Release { .. } | Self::ForgetPort { .. } | Self::FreshSlot(_) | Self::FreshEip(_)
+        )
+    }
+}

@@ -23,6 +23,7 @@ use vip_userspace::api::{
         PortStatus, StatusView, SyncState, SyncStatus, TableUse, UplinkStatus, XdpView,
     },
 };
+use vip_userspace::config::UplinkPath;
 
 /// Answers with the made-up host; `extra_ports` more ports make long lists. What is `unavailable` leaves only the status.
 #[derive(Default)]
@@ -194,6 +195,7 @@ pub(crate) fn status() -> StatusView {
             mac: Some("52:54:00:00:00:01".parse().expect("a MAC")),
             mtu: Some(1500),
             xdp: Some(XdpView::Native),
+            path: UplinkPath::Xdp,
             link: "/sys/fs/bpf/vip/link_uplink".into(),
             routed_by: None,
         },

@@ -6,11 +6,14 @@ use crate::fake::{eip, host, moves, owned_vip, port, status, subnet, unowned_vip
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use vip_common::DropReason;
-use vip_userspace::api::{
-    model::VipView,
-    render::{self, Format, Tabular},
-    status::{Attachment, DeliveryPath, LossSource, StatusView, SyncState},
-    summary,
+use vip_userspace::{
+    api::{
+        model::VipView,
+        render::{self, Format, Tabular},
+        status::{Attachment, DeliveryPath, LossSource, StatusView, SyncState, UplinkStatus, XdpView},
+        summary,
+    },
+    config::UplinkPath,
 };
 
 /// The leaves of a JSON value by their names with dots, as CSV names them; lists and their bindings as CSV writes them.
@@ -139,9 +142,11 @@ fn the_words_of_the_status_keep_their_shape() {
     assert_eq!(at("/ports/0/attached"), "tcx");
     assert_eq!(at("/losses/source"), "interface statistics");
     assert_eq!(at("/uplink/xdp"), "native");
+    assert_eq!(at("/uplink/path"), "xdp");
     assert_eq!(at("/started_at"), "2025-06-01T12:00:00.000Z");
     assert_eq!(word(SyncState::InSync), "in_sync");
     assert_eq!(word(DeliveryPath::Xdp), "xdp");
+    assert_eq!(word(DeliveryPath::Split), "split");
     assert_eq!(word(Attachment::None), "none");
     assert_eq!(word(LossSource::Tracepoint), "tracepoint");
 }
@@ -166,6 +171,22 @@ fn drops_that_happened_come_first_and_the_most_frequent_before_the_others() {
     assert!(place("REFUSED") < place("line 7: no such port"), "{text}");
     assert!(text.contains("veth whose guest end has no GRO"), "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
+}
+
+#[test]
+fn the_status_tells_the_uplinks_path_and_misses_xdp_only_where_it_should_be() {
+    let shown = |path, xdp| {
+        let status = status();
+        let uplink = UplinkStatus { path, xdp, ..status.uplink };
+        let text = summary(&StatusView { uplink, ..status });
+        text.lines().find(|line| line.starts_with("uplink ")).map(ToOwned::to_owned).expect("an uplink")
+    };
+    let line = shown(UplinkPath::Split, Some(XdpView::Native));
+    assert!(line.contains("XDP native") && line.ends_with("path split"), "{line}");
+    let line = shown(UplinkPath::Xdp, None);
+    assert!(line.contains("XDP NOT ATTACHED") && line.ends_with("path xdp"), "{line}");
+    let line = shown(UplinkPath::Tc, None);
+    assert!(line.contains("no XDP") && line.ends_with("path tc"), "{line}");
 }
 
 #[test]

@@ -1,10 +1,7 @@
 //! A state of many EIPs: a tenth of them lead to VIPs, the others to fixed addresses.
 
 use std::{
-    fmt::Write as _,
-    fs,
-    net::Ipv4Addr,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -14,106 +11,69 @@ use super::{
     super::{
         Options, progress,
         report::{Section, count},
-        world,
     },
     CPU, MEMORY, MS,
     process::{map_memory, maps, memory, processor_share},
 };
-use crate::{Binaries, EipReach, Lab, LogMark, Vipd, VipdConfig, poll_until};
+use crate::{
+    Binaries, EipReach, Lab, LogLine, LogMark, Vipd, VipdConfig,
+    big_state::{BigState, Form, eip_id, port_id},
+    poll_until,
+};
 
 /// How long a start may take, and a change.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// VIPs of one port.
-const VIPS_EACH: u32 = 10;
-
-/// The scene: so many EIPs, VIPs and ports. The last port has no EIP at first.
-struct Many {
-    eips: u32,
-    vips: u32,
-    ports: u32,
+/// The state, with one port that has no EIP.
+fn many(eips: u32) -> BigState {
+    let BigState { ports, .. } = BigState::of_eips(eips);
+    BigState { ports: ports + 1, ..BigState::of_eips(eips) }
 }
 
-impl Many {
-    const fn new(eips: u32) -> Self {
-        let vips = eips / 10;
-        Self { eips, vips, ports: eips - vips + 1 }
-    }
+fn written(many: &BigState) -> Result<String> {
+    let mut text = Vec::new();
+    many.write(Form::Lines, &mut text).context("cannot write the state")?;
+    String::from_utf8(text).context("the state is no text")
+}
 
-    /// The state; `moved`: the last EIP leads to the port that had none.
-    fn state(&self, moved: bool) -> Result<String> {
-        let mut text = String::with_capacity(self.eips as usize * 220);
-        text.push_str(
-            "hosts:\n  - { id: many, vtep: 198.51.100.1 }\nvpcs:\n  - { id: blue, vni: 4001 }\nsubnets:\n",
-        );
-        text.push_str("  - { id: web, vpc: blue, cidr: 10.0.0.0/8, gateway: 10.255.255.254 }\nports:\n");
-        for port in 0..self.ports {
-            let [_, a, b, c] = port.to_be_bytes();
-            let address = world::nth(Ipv4Addr::new(10, 0, 0, 1), port);
-            writeln!(
-                text,
-                "  - {{ id: port-{port}, subnet: web, address: {address}, mac: \"02:00:00:{a:02x}:{b:02x}:{c:02x}\", \
-                 host: many, interface: tap{port} }}"
-            )?;
-        }
-        text.push_str("vips:\n");
-        for vip in 0..self.vips {
-            let address = world::nth(Ipv4Addr::new(10, 128, 0, 1), vip);
-            let first = vip / VIPS_EACH * 2;
-            writeln!(
-                text,
-                "  - {{ id: vip-{vip}, subnet: web, address: {address}, ports: [port-{first}, port-{}] }}",
-                first + 1
-            )?;
-        }
-        text.push_str("eips:\n");
-        for eip in 0..self.eips {
-            let address = world::nth(world::FIRST_EIP, eip);
-            let target = if eip < self.vips {
-                format!("vip: vip-{eip}")
-            } else {
-                let port = if moved && eip + 1 == self.eips { self.ports - 1 } else { eip - self.vips };
-                format!("port: port-{port}")
-            };
-            writeln!(text, "  - {{ id: eip-{eip}, address: {address}, {target} }}")?;
-        }
-        Ok(text)
-    }
+/// The same state, but the last EIP, at its end, leads to the port that had none.
+fn moved(state: &str, many: &BigState) -> Result<String> {
+    let (all_before, _) = state.rsplit_once("port: ").context("no EIP leads to a port")?;
+    Ok(format!("{all_before}port: {} }}\n", port_id(many.ports - 1)))
 }
 
 pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result<()> {
     let entries =
         options.entries.iter().copied().max().unwrap_or(if options.short { 2000 } else { 1_000_000 });
     ensure!(entries >= 100, "{entries} EIPs are too few for a tenth of them to lead to VIPs");
-    let many = Many::new(entries);
+    let many = many(entries);
     let size = format!("{} EIPs", count(entries));
     progress!("d: {size}: writing the state");
-    let state = many.state(false)?;
-    let host = lab.add_host("many")?;
+    let state = written(&many)?;
+    let host = lab.add_host(BigState::HOST)?;
     let _outside = host.add_outside(EipReach::OnLink)?;
-    let config = VipdConfig::new("many").with(&format!(
-        "capacity: {{ ports: {}, vips: {}, eips: {}, subnets: 16 }}",
-        many.ports.next_power_of_two().min((1 << 20) - 1),
-        many.vips.next_power_of_two(),
-        many.eips.next_power_of_two()
+    let config = VipdConfig::new(BigState::HOST).with(&format!(
+        "capacity: {{ ports: {}, vips: {}, eips: {}, subnets: {} }}",
+        many.ports,
+        many.vips,
+        many.eips,
+        many.vpcs()
     ));
     let before = maps()?;
     progress!("d: {size}: {} MB of state; vipd starts", state.len() / 1_000_000);
     let begin = Instant::now();
-    let vipd = Vipd::start(&host, &Binaries::from_env()?, &config, &state)?;
-    drop(state);
+    let mut vipd = Vipd::start(&host, &Binaries::from_env()?, &config, &state)?;
     let mark = LogMark::default();
-    let ready = vipd.log().wait_for_line(mark, "forwards", LIMIT)?;
-    let last = format!("eip-{}", many.eips - 1);
+    let ready = forwards(&mut vipd, mark)?;
+    let last = eip_id(many.eips - 1);
     target(&vipd, &last)?.context("the last EIP is not there when vipd forwards")?;
     section.tell("start to forwarding, all tables filled", &size, MS, [ms(ready.at - begin)])?;
     timings(&vipd, mark, &size, "at the start", section)?;
     let pid = vipd.id().context("vipd was not started")?;
-    thread::sleep(Duration::from_secs(if options.short { 1 } else { 5 }));
-    section.tell("user memory, settled (VmRSS)", &size, MEMORY, [memory(pid, "VmRSS")?])?;
-    section.tell("user memory, greatest (VmHWM)", &size, MEMORY, [memory(pid, "VmHWM")?])?;
-    let (bytes, number) = map_memory(&before)?;
-    section.tell("kernel memory of the tables (memlock)", &size, MEMORY, [bytes])?;
+    let settle = Duration::from_secs(if options.short { 1 } else { 5 });
+    thread::sleep(settle);
+    let (kernel, number) = map_memory(&before)?;
+    memories(pid, kernel, &size, "settled", section)?;
     let idle = Duration::from_secs(if options.short { 1 } else { 5 });
     let (share, ()) = processor_share(pid, || {
         thread::sleep(idle);
@@ -122,13 +82,13 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
     section.tell("processor time of an idle vipd", &size, CPU, [share])?;
 
     progress!("d: {size}: one EIP is given to another port");
-    let new = many.state(true)?;
+    let new = moved(&state, &many)?;
     let mark = vipd.log().mark();
     let file = vipd.state_file().with_extension("another");
     fs::write(&file, new).context("cannot write a new state")?;
     let begin = Instant::now();
     fs::rename(&file, vipd.state_file()).context("cannot put the new state in place")?;
-    let wanted = format!("port-{}", many.ports - 1);
+    let wanted = port_id(many.ports - 1);
     poll_until(LIMIT, "the changed EIP", || {
         (target(&vipd, &last).ok()?.as_deref() == Some(&wanted)).then_some(())
     })?;
@@ -139,12 +99,40 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
         [ms(begin.elapsed())],
     )?;
     timings(&vipd, mark, &size, "of one changed EIP", section)?;
+    thread::sleep(settle);
+    memories(pid, map_memory(&before)?.0, &size, "after a change", section)?;
     section.verified.push(format!(
         "{size}: {} VIPs and {} ports; the last EIP is served when vipd says that it forwards, and leads to another port after \
          the change; {number} maps",
         count(many.vips), count(many.ports)
     ));
     Ok(())
+}
+
+/// What the process and the tables take. Pages of tables that the process has mapped count among its resident ones, as pages of
+/// files; so its own are the others and the program's.
+fn memories(pid: u32, kernel: f64, size: &str, when: &str, section: &mut Section) -> Result<()> {
+    let user = memory(pid, "RssAnon")?;
+    section.tell(&format!("user memory, {when} (RssAnon)"), size, MEMORY, [user])?;
+    section.tell(&format!("kernel memory of the tables, {when} (memlock)"), size, MEMORY, [kernel])?;
+    section.tell(&format!("user and kernel memory, {when}"), size, MEMORY, [user + kernel])?;
+    section.tell(
+        &format!("user memory, greatest until {when} (VmHWM)"),
+        size,
+        MEMORY,
+        [memory(pid, "VmHWM")?],
+    )
+}
+
+/// Waits until vipd forwards; one that ends instead is an error.
+fn forwards(vipd: &mut Vipd, mark: LogMark) -> Result<LogLine> {
+    poll_until(LIMIT, "vipd to forward", || {
+        let lines = vipd.log().lines_since(mark);
+        match lines.into_iter().find(|line| line.text.contains(" forwards ")) {
+            Some(line) => Some(Ok(line)),
+            None => vipd.must_run().err().map(Err),
+        }
+    })?
 }
 
 /// Where vipd says that an EIP leads.
