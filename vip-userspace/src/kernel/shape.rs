@@ -216,7 +216,7 @@ mod tests {
     fn sizes_follow_the_capacity() {
         let entries = CAPACITY.entries().expect("a small capacity");
         for (table, expected) in
-            [("PORTS", 1), ("PORT_DEVS", 9), ("MOVES", 32), ("SCATTERED", 17), ("NODES", 67), ("GRANTS", 80)]
+            [("PORTS", 1), ("PORT_DEVS", 9), ("MOVES", 32), ("SCATTERED", 17), ("NODES", 67), ("GRANTS", 48)]
         {
             assert_eq!(entries.get(table), Some(&expected), "{table}");
         }
