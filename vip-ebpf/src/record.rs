@@ -3,6 +3,7 @@
 use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_cxchg},
+    marker::PhantomData,
     ops::Deref,
     ptr::{from_ref, read_volatile, write_volatile},
 };
@@ -14,52 +15,58 @@ use aya_ebpf::{
 use vip_common::{
     pipeline::VipCell,
     tables::{
-        AsideRecord, Direction, OwnerWord, Pending, PortEntry, Traffic, VipEntry, VipRecord, Way,
-        record::{AsidePlace, Place, PortPlace, VipPlace},
+        AsideRecord, Direction, OwnerWord, Pending, PortEntry, VipEntry, Way,
+        record::{Place, Ports, Shape, Vips, VipsAside},
     },
 };
 
 use crate::maps;
 
-/// An entry in an element of a chunk. Elements live as long as the map does.
-#[derive(Clone, Copy)]
-struct Record<const ENTRY: usize> {
+/// An object's place in an element of a chunk. Elements live as long as the map does.
+struct Record<S> {
     element: *mut u8,
     index: u32,
+    shape: PhantomData<S>,
 }
 
-impl<const ENTRY: usize> Record<ENTRY> {
+impl<S> Clone for Record<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Record<S> {}
+
+impl<S: Shape> Record<S> {
     /// The record with an index, in an array of chunks.
     #[inline(always)]
     fn find(chunks: &'static Array<u32>, index: u32) -> Option<Self> {
-        let Place { chunk, element, .. } = Place::<ENTRY>::of(index);
+        let Place { chunk, element, .. } = S::place(index);
         // SAFETY: the tables of records are arrays of maps, and their elements arrays.
         let element = unsafe {
             let chunk = look_up(from_ref(chunks).cast_mut().cast(), &chunk)?;
             look_up(chunk, &element)?
         };
-        Some(Self { element: element.cast(), index })
+        Some(Self { element: element.cast(), index, shape: PhantomData })
     }
 
     /// The entry.
     #[inline(always)]
-    fn entry<T>(self) -> *mut T {
+    fn entry(self) -> *mut S::Entry {
         // SAFETY: an element begins with its entries.
-        unsafe { self.element.add(Place::<ENTRY>::of(self.index).entry()).cast() }
+        unsafe { self.element.add(S::entry(S::place(self.index).lane)).cast() }
     }
 
-    /// Counts a frame in this CPU's counters.
+    /// Lets `count` change this CPU's counters.
     #[inline(always)]
-    fn count(self, direction: Direction, bytes: usize) {
+    fn count(self, count: impl FnOnce(&mut S::Counters)) {
         // SAFETY: the helper has no preconditions.
         let cpu = unsafe { bpf_get_smp_processor_id() };
         if cpu < maps::CPUS.load() {
-            let offset = Place::<ENTRY>::of(self.index).counters(cpu);
+            let offset = S::counters(S::place(self.index).lane, cpu);
             // SAFETY: an element has counters for as many CPUs; these belong to this one, which runs one program at a time here.
-            unsafe {
-                let traffic: *mut Traffic = self.element.add(offset).cast();
-                (*traffic).count(direction, bytes as u64);
-            }
+            count(unsafe { &mut *self.element.add(offset).cast() });
         }
     }
 }
@@ -78,7 +85,7 @@ pub(crate) unsafe fn look_up(map: *mut c_void, index: &u32) -> Option<*mut c_voi
 
 /// A record of PORTS.
 #[derive(Clone, Copy)]
-pub(crate) struct Port(Record<{ PortPlace::ENTRY }>);
+pub(crate) struct Port(Record<Ports>);
 
 impl Port {
     #[inline(always)]
@@ -88,7 +95,7 @@ impl Port {
 
     #[inline(always)]
     pub(crate) fn count(self, direction: Direction, bytes: usize) {
-        self.0.count(direction, bytes);
+        self.0.count(|traffic| traffic.count(direction, bytes as u64));
     }
 }
 
@@ -105,7 +112,7 @@ impl Deref for Port {
 
 /// A record of VIPS, and that of VIPS_ASIDE by need.
 #[derive(Clone, Copy)]
-pub(crate) struct Vip(Record<{ VipPlace::ENTRY }>);
+pub(crate) struct Vip(Record<Vips>);
 
 impl Vip {
     #[inline(always)]
@@ -115,101 +122,93 @@ impl Vip {
 
     #[inline(always)]
     pub(crate) fn count(self, way: Way, direction: Direction, bytes: usize) {
-        match way {
-            Way::Eip => self.0.count(direction, bytes),
-            Way::Inside => {
-                if let Some(aside) = self.aside() {
-                    aside.count(direction, bytes);
-                }
-            }
+        let bytes = bytes as u64;
+        if let (Way::Eip, Direction::In) = (way, direction) {
+            self.0.count(|count| count.add(bytes));
+        } else if let Some(aside) = self.aside() {
+            aside.count(|traffic| match way {
+                Way::Eip => traffic.eip_out.add(bytes),
+                Way::Inside => traffic.inside.count(direction, bytes),
+            });
         }
-    }
-
-    #[inline(always)]
-    fn record(self) -> *mut VipRecord {
-        self.0.entry()
     }
 
     /// The other half, which the agent makes with the first.
     #[inline(always)]
-    fn aside(self) -> Option<Record<{ AsidePlace::ENTRY }>> {
+    fn aside(self) -> Option<Record<VipsAside>> {
         Record::find(&maps::VIPS_ASIDE, self.0.index)
     }
 
-    /// A field of the other half.
     #[inline(always)]
-    fn aside_field(self, field: impl FnOnce(*mut AsideRecord) -> *mut u64) -> Option<*mut u64> {
-        self.aside().map(|aside| field(aside.entry()))
-    }
-}
-
-/// The address of a field of a record.
-macro_rules! field {
-    ($record:expr, $field:ident) => {
+    fn word_field(self) -> *mut OwnerWord {
         // SAFETY: a record is as large as its type, and lives as long as the map.
-        unsafe { &raw mut (*$record).$field }
-    };
+        unsafe { &raw mut (*self.0.entry()).word }
+    }
+
+    #[inline(always)]
+    fn pending_field(self) -> *mut Pending {
+        // SAFETY: as in `word_field`.
+        unsafe { &raw mut (*self.0.entry()).pending }
+    }
+
+    /// Changes a field of the other half.
+    #[inline(always)]
+    fn update(
+        self,
+        field: impl FnOnce(*mut AsideRecord) -> *mut u64,
+        update: impl FnOnce(u64) -> Option<u64>,
+    ) {
+        let Some(aside) = self.aside() else { return };
+        let field = field(aside.entry());
+        // SAFETY: the field is aligned to eight bytes of a map's element: one instruction loads or stores it.
+        if let Some(value) = update(unsafe { read_volatile(field) }) {
+            // SAFETY: as above.
+            unsafe { write_volatile(field, value) }
+        }
+    }
 }
 
 impl VipCell for Vip {
     #[inline(always)]
     fn entry(self) -> VipEntry {
         // SAFETY: as in `Port::deref`.
-        unsafe { *field!(self.record(), vip) }
+        unsafe { (*self.0.entry()).vip }
     }
 
     #[inline(always)]
     fn word(self) -> OwnerWord {
         // SAFETY: an aligned 64-bit load of a map's element is one instruction and never torn.
-        unsafe { read_volatile(field!(self.record(), word)) }
+        unsafe { read_volatile(self.word_field()) }
     }
 
     #[inline(always)]
     fn pending(self) -> Pending {
         // SAFETY: as in `word`.
-        unsafe { read_volatile(field!(self.record(), pending)) }
+        unsafe { read_volatile(self.pending_field()) }
     }
 
     #[inline(always)]
-    fn damped_until(self) -> u64 {
-        let at = self.aside_field(|aside| field!(aside, damped_until));
-        // SAFETY: as in `word`.
-        at.map_or(0, |at| unsafe { read_volatile(at) })
+    fn update_damped_until(self, update: impl FnOnce(u64) -> Option<u64>) {
+        // SAFETY: as in `word_field`.
+        self.update(|aside| unsafe { &raw mut (*aside).damped_until }, update);
     }
 
     #[inline(always)]
-    fn set_damped_until(self, at: u64) {
-        if let Some(field) = self.aside_field(|aside| field!(aside, damped_until)) {
-            // SAFETY: as in `word`; an aligned 64-bit store is one instruction.
-            unsafe { write_volatile(field, at) }
-        }
-    }
-
-    #[inline(always)]
-    fn reported(self) -> u64 {
-        let at = self.aside_field(|aside| field!(aside, reported));
-        // SAFETY: as in `word`.
-        at.map_or(0, |at| unsafe { read_volatile(at) })
-    }
-
-    #[inline(always)]
-    fn set_reported(self, at: u64) {
-        if let Some(field) = self.aside_field(|aside| field!(aside, reported)) {
-            // SAFETY: as in `set_damped_until`.
-            unsafe { write_volatile(field, at) }
-        }
+    fn update_reported(self, update: impl FnOnce(u64) -> Option<u64>) {
+        // SAFETY: as in `word_field`.
+        self.update(|aside| unsafe { &raw mut (*aside).reported }, update);
     }
 
     #[inline(always)]
     fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool {
         // SAFETY: the field is aligned to eight bytes of a map's element.
-        unsafe { compare_exchange(field!(self.record(), word).cast(), old.0, new.0) }
+        unsafe { compare_exchange(self.word_field().cast(), old.0, new.0) }
     }
 
     #[inline(always)]
     fn swap_pending(self, old: Pending, new: Pending) -> bool {
         // SAFETY: as in `swap_word`.
-        unsafe { compare_exchange(field!(self.record(), pending).cast(), old.0, new.0) }
+        unsafe { compare_exchange(self.pending_field().cast(), old.0, new.0) }
     }
 }
 

@@ -106,20 +106,16 @@ impl VipCell for &Slot {
         self.get().pending
     }
 
-    fn damped_until(self) -> u64 {
-        self.get().damped_until
+    fn update_damped_until(self, update: impl FnOnce(u64) -> Option<u64>) {
+        if let Some(at) = update(self.get().damped_until) {
+            self.update(|entry| entry.damped_until = at);
+        }
     }
 
-    fn set_damped_until(self, at: u64) {
-        self.update(|entry| entry.damped_until = at);
-    }
-
-    fn reported(self) -> u64 {
-        self.get().reported
-    }
-
-    fn set_reported(self, at: u64) {
-        self.update(|entry| entry.reported = at);
+    fn update_reported(self, update: impl FnOnce(u64) -> Option<u64>) {
+        if let Some(at) = update(self.get().reported) {
+            self.update(|entry| entry.reported = at);
+        }
     }
 
     fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool {

@@ -72,8 +72,7 @@ fn take_pending<T: Tables>(tables: &T, cell: T::Vip, slot: u32, pending: Pending
         .is_some_and(|grant| grant.rights.may_own() && (vrid == 0 || grant.allows_vrid(vrid)));
     if let (true, Some(form)) = (may_own, pending.form()) {
         let now = tables.now();
-        let from = cell.damped_until().max(now);
-        cell.set_damped_until(from + DAMPING_INTERVAL_NS);
+        cell.update_damped_until(|until| Some(until.max(now) + DAMPING_INTERVAL_NS));
         let _lost_to_newer_claim = set_owner(tables, cell, &Claim { slot, port, vrid, form });
     }
 }
@@ -85,12 +84,16 @@ pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
     let word = cell.word();
     if word.port() != 0 && word.port() != claim.port {
         let now = tables.now();
-        let from = cell.damped_until().max(now);
-        let budget = (DAMPING_BURST - 1) * DAMPING_INTERVAL_NS;
-        if from - now > budget {
-            return wait(tables, cell, claim, from - budget);
+        // The latest time until which the bucket may be used up already.
+        let latest = now + (DAMPING_BURST - 1) * DAMPING_INTERVAL_NS;
+        let mut excess = 0;
+        cell.update_damped_until(|until| {
+            excess = until.saturating_sub(latest);
+            if excess == 0 { Some(until.max(now) + DAMPING_INTERVAL_NS) } else { None }
+        });
+        if excess != 0 {
+            return wait(tables, cell, claim, now + excess);
         }
-        cell.set_damped_until(from + DAMPING_INTERVAL_NS);
     }
     forget_pending(cell);
     set_owner(tables, cell, claim)
@@ -147,10 +150,14 @@ fn learn_unowned<T: Tables>(tables: &T, claim: &Claim, word: OwnerWord) -> Owner
 pub(super) fn report_use<T: Tables>(tables: &T, slot: u32, port: u32, owner: OwnerWord) {
     let Some(cell) = tables.vip(slot) else { return };
     let now = tables.now();
-    if now - cell.reported().min(now) < REPORT_INTERVAL_NS {
+    let mut is_due = false;
+    cell.update_reported(|last| {
+        is_due = now.saturating_sub(last) >= REPORT_INTERVAL_NS;
+        if is_due { Some(now) } else { None }
+    });
+    if !is_due {
         return;
     }
-    cell.set_reported(now);
     tables.notify(&Event {
         at: now,
         epoch: owner.epoch(),

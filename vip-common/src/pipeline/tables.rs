@@ -18,14 +18,12 @@ pub trait VipCell: Copy {
     fn word(self) -> OwnerWord;
     /// The claim that waits.
     fn pending(self) -> Pending;
-    /// Nanoseconds since boot until which the bucket of moves is used up.
-    fn damped_until(self) -> u64;
-    /// Sets it. A concurrent writer may win: damping is then off by one move.
-    fn set_damped_until(self, at: u64);
-    /// Nanoseconds since boot of the last report of a member's use.
-    fn reported(self) -> u64;
-    /// Sets it. A concurrent writer may win: the agent then hears the same twice.
-    fn set_reported(self, at: u64);
+    /// Shows `update` the nanoseconds since boot until which the bucket of moves is used up, and sets what it returns. A concurrent
+    /// writer may win: damping is then off by one move.
+    fn update_damped_until(self, update: impl FnOnce(u64) -> Option<u64>);
+    /// Shows `update` the nanoseconds since boot of the last report of a member's use, and sets what it returns. A concurrent writer
+    /// may win: the agent then hears the same twice.
+    fn update_reported(self, update: impl FnOnce(u64) -> Option<u64>);
     /// Replaces the owner if it still is `old`; whether it was.
     #[must_use]
     fn swap_word(self, old: OwnerWord, new: OwnerWord) -> bool;

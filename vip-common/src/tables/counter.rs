@@ -20,6 +20,35 @@ pub enum Way {
     Inside,
 }
 
+/// Frames and their bytes. 16 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Count {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes of the whole frames.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// Counts a frame of `bytes`.
+    #[inline(always)]
+    pub const fn add(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What VIPS_ASIDE counts of a VIP: all but the frames that came to its EIP. 48 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AsideTraffic {
+    /// Frames that left as the EIP.
+    pub eip_out: Count,
+    /// Frames inside the VPC and its peers.
+    pub inside: Traffic,
+}
+
 /// What was forwarded. Bytes are of whole frames; a frame that the guest left to
 /// the NIC to cut (GSO) counts once. 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -17,7 +17,7 @@ mod route;
 pub use self::{
     address::{AddressKind, SourceEip, Target, VniAddress},
     config::{Config, ConfigFlags, LAYOUT_VERSION},
-    counter::{Direction, Meter, MeterClass, Traffic, Way},
+    counter::{AsideTraffic, Count, Direction, Meter, MeterClass, Traffic, Way},
     event::{ClaimForm, Event, EventKind},
     owner::{
         AsideRecord, DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending,
@@ -39,10 +39,10 @@ pub mod names {
     pub const MACS: &str = "MACS";
     /// Hash: [`GrantKey`](super::GrantKey) → [`Grant`](super::Grant).
     pub const GRANTS: &str = "GRANTS";
-    /// Array of chunks of [records](super::record): VIP slot → [`VipRecord`](super::VipRecord) and the traffic of its EIP. The words of the
+    /// Array of chunks of [records](super::record): VIP slot → [`VipRecord`](super::VipRecord) and what came to its EIP. The words of the
     /// owner are changed by compare-and-swap only.
     pub const VIPS: &str = "VIPS";
-    /// Array of chunks of [records](super::record): VIP slot → [`AsideRecord`](super::AsideRecord) and the VIP's traffic inside.
+    /// Array of chunks of [records](super::record): VIP slot → [`AsideRecord`](super::AsideRecord) and the VIP's other traffic.
     pub const VIPS_ASIDE: &str = "VIPS_ASIDE";
     /// Array: VIP slot × [`MOVES_PER_VIP`](super::MOVES_PER_VIP) + epoch modulo it → [`Move`](super::Move).
     pub const MOVES: &str = "MOVES";

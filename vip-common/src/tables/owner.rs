@@ -159,16 +159,14 @@ pub struct VipRecord {
     pub vip: VipEntry,
 }
 
-/// The VIP of a record of VIPS_ASIDE: what claims need of it beside that. 32 bytes.
+/// The VIP of a record of VIPS_ASIDE: what claims need of it beside that. 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct AsideRecord {
     /// As in [`OwnerEntry`].
     pub damped_until: u64,
     /// As in [`OwnerEntry`].
     pub reported: u64,
-    /// Always 0.
-    pub zero: [u64; 2],
 }
 
 /// Value of MOVES: one change of owner. 32 bytes. Believed only if its epoch is one that the word can have had.
@@ -198,4 +196,4 @@ impl Move {
 }
 
 const _: () =
-    assert!(size_of::<VipRecord>() == 32 && size_of::<AsideRecord>() == 32 && size_of::<Move>() == 32);
+    assert!(size_of::<VipRecord>() == 32 && size_of::<AsideRecord>() == 16 && size_of::<Move>() == 32);

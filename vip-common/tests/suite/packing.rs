@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use vip_common::{
     DropReason,
     tables::{
-        AddressKind, AsideRecord, ClaimForm, Config, Direction, EipNetwork, Event, EventKind, Grant,
-        GrantKey, MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop, OwnerEntry, OwnerWord,
-        Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic,
-        VipRecord, VniAddress, VridSet,
+        AddressKind, AsideRecord, AsideTraffic, ClaimForm, Config, Count, Direction, EipNetwork, Event,
+        EventKind, Grant, GrantKey, MOVES_PER_VIP, MacKey, Members, Meter, MeterClass, Move, NextHop,
+        OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry,
+        Target, Traffic, VipRecord, VniAddress, VridSet,
         index::Node,
         names,
-        record::{CHUNK, PortPlace},
+        record::{CHUNK, LINE, Ports, Shape, Vips, VipsAside},
     },
     wire::{Ipv4, Mac},
 };
@@ -104,22 +104,9 @@ proptest! {
     #[test]
     fn records_share_no_byte(index in 0..1_u32 << 20, other in 0..1_u32 << 20, cpus in 1..200_u32) {
         prop_assume!(index != other);
-        let lines = |index: u32| {
-            let place = PortPlace::of(index);
-            let element = (u64::from(place.chunk) << 40)
-                | (u64::from(place.element) * u64::from(PortPlace::element_size(cpus)));
-            let counters = (0..cpus).map(move |cpu| place.counters(cpu));
-            counters.flat_map(|start| start..start + 32).chain(place.entry()..place.entry() + 64)
-                .map(move |offset| element + offset as u64)
-                .collect::<HashSet<u64>>()
-        };
-        let near = index ^ 1;
-        let mine = lines(index);
-        prop_assert_eq!(mine.len(), 64 + 32 * cpus as usize);
-        prop_assert!(mine.is_disjoint(&lines(other)) && mine.is_disjoint(&lines(near)));
-        let place = PortPlace::of(index);
-        prop_assert!(place.counters(cpus - 1) + 32 <= PortPlace::element_size(cpus) as usize);
-        prop_assert!(place.chunk < PortPlace::chunks(index + 1) && place.element < CHUNK);
+        shares_no_byte::<Ports>(index, other, cpus)?;
+        shares_no_byte::<Vips>(index, other, cpus)?;
+        shares_no_byte::<VipsAside>(index, other, cpus)?;
     }
 
     #[test]
@@ -181,12 +168,13 @@ fn keys_and_values_have_the_sizes_of_the_layout() {
     assert_eq!((size_of::<OwnerWord>(), size_of::<Pending>(), size_of::<Target>()), (8, 8, 4));
     assert_eq!((size_of::<OwnerEntry>(), align_of::<OwnerEntry>()), (32, 8));
     assert_eq!((size_of::<VniAddress>(), size_of::<MacKey>(), size_of::<GrantKey>()), (8, 12, 8));
-    assert_eq!((size_of::<VipRecord>(), size_of::<AsideRecord>()), (32, 32));
+    assert_eq!((size_of::<VipRecord>(), size_of::<AsideRecord>()), (32, 16));
     assert_eq!((size_of::<Node>(), size_of::<Grant>()), (1024, 8));
     assert_eq!((size_of::<PortEntry>(), size_of::<Members>(), size_of::<Move>()), (64, 80, 32));
     assert_eq!((size_of::<SubnetEntry>(), size_of::<RouteEntry>(), size_of::<NextHop>()), (12, 8, 8));
     assert_eq!((size_of::<EipNetwork>(), size_of::<Config>(), size_of::<Event>()), (12, 32, 56));
-    assert_eq!((size_of::<Traffic>(), size_of::<Meter>()), (32, 16));
+    assert_eq!((size_of::<Traffic>(), size_of::<AsideTraffic>(), size_of::<Count>()), (32, 48, 16));
+    assert_eq!(size_of::<Meter>(), 16);
 }
 
 #[test]
@@ -351,4 +339,35 @@ fn traffic_is_counted_by_direction() {
     traffic.count(Direction::Out, 60);
     let expected = Traffic { packets_in: 1, bytes_in: 100, packets_out: 2, bytes_out: 120 };
     assert_eq!(traffic, expected);
+}
+
+/// The bytes of a record, and the lines that each CPU writes, are apart from those of others.
+fn shares_no_byte<S: Shape>(index: u32, other: u32, cpus: u32) -> Result<(), TestCaseError> {
+    let (entry, counters) = (size_of::<S::Entry>(), size_of::<S::Counters>());
+    let bytes = |index: u32| {
+        let place = S::place(index);
+        let element =
+            (u64::from(place.chunk) << 40) | (u64::from(place.element) * u64::from(S::element_size(cpus)));
+        let start = S::entry(place.lane);
+        (0..cpus)
+            .flat_map(|cpu| S::counters(place.lane, cpu)..S::counters(place.lane, cpu) + counters)
+            .chain(start..start + entry)
+            .map(|offset| element + offset as u64)
+            .collect::<HashSet<u64>>()
+    };
+    let mine = bytes(index);
+    prop_assert_eq!(mine.len(), entry + counters * cpus as usize);
+    prop_assert!(mine.is_disjoint(&bytes(other)) && mine.is_disjoint(&bytes(index ^ 1)));
+    let place = S::place(index);
+    prop_assert!(S::counters(place.lane, cpus - 1) + counters <= S::element_size(cpus) as usize);
+    prop_assert!(place.chunk < S::chunks(index + 1) && place.element < CHUNK && place.lane < S::LANES);
+    let lines = |cpu: u32| {
+        (0..S::LANES).flat_map(move |lane| {
+            let start = S::counters(lane, cpu);
+            start / LINE..(start + counters).div_ceil(LINE)
+        })
+    };
+    let first: HashSet<usize> = lines(0).collect();
+    prop_assert!(cpus == 1 || lines(1).all(|line| !first.contains(&line)));
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 use aya::EbpfLoader;
 use vip_common::tables::{
     names,
-    record::{AsidePlace, PortPlace, VipPlace},
+    record::{Ports, Vips, VipsAside},
 };
 
 use super::{Capacity, KernelError, syscall, tables::records};
@@ -35,9 +35,9 @@ pub(super) fn provide<'p>(
     loader.override_global(CPUS, cpus, true);
     let (vips, ports) = (capacity.vips, capacity.ports + 1);
     let tables: [(_, Create, _); 3] = [
-        (names::VIPS, records::create::<{ VipPlace::ENTRY }>, vips),
-        (names::VIPS_ASIDE, records::create::<{ AsidePlace::ENTRY }>, vips),
-        (names::PORTS, records::create::<{ PortPlace::ENTRY }>, ports),
+        (names::VIPS, records::create::<Vips>, vips),
+        (names::VIPS_ASIDE, records::create::<VipsAside>, vips),
+        (names::PORTS, records::create::<Ports>, ports),
     ];
     for (name, create, capacity) in tables {
         let path = path(name);

@@ -8,7 +8,7 @@ use aya::maps::{MapInfo, MapType};
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
 use vip_common::tables::{
     MOVES_PER_VIP, names,
-    record::{AsidePlace, PortPlace, VipPlace},
+    record::{Ports, Shape as _, Vips, VipsAside},
 };
 
 use super::{
@@ -101,11 +101,11 @@ impl Capacity {
             (names::SCATTERED, eips + ports + vips + subnets),
             (names::MACS, ports),
             (names::GRANTS, vips.saturating_mul(GRANTS_EACH).saturating_add(ports).min(MOST_GRANTS)),
-            (names::VIPS, VipPlace::chunks(vips)),
-            (names::VIPS_ASIDE, AsidePlace::chunks(vips)),
+            (names::VIPS, Vips::chunks(vips)),
+            (names::VIPS_ASIDE, VipsAside::chunks(vips)),
             (names::MOVES, vips * MOVES_PER_VIP),
             (names::MEMBERS, vips),
-            (names::PORTS, PortPlace::chunks(ports + 1)),
+            (names::PORTS, Ports::chunks(ports + 1)),
             (names::PORT_DEVS, ports + 1),
             (names::IFPORTS, ports),
             (names::SUBNETS, subnets * PREFIXES_PER_SUBNET),

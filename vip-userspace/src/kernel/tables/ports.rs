@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use aya::maps::Map;
-use vip_common::tables::{PortEntry, SourceEip, Traffic, names, record::PortPlace};
+use vip_common::tables::{PortEntry, SourceEip, Traffic, names, record::Ports};
 use zerocopy::transmute;
 
 use super::{
@@ -14,11 +14,11 @@ use super::{
 /// Word of an entry that holds the EIP.
 const EIP: usize = std::mem::offset_of!(PortEntry, eip) / 8;
 
-const WORDS: usize = PortPlace::ENTRY / 8;
+const WORDS: usize = size_of::<PortEntry>() / 8;
 
 /// Port index → port, and the traffic of its EIP.
 #[derive(Debug)]
-pub struct PortTable(Records<{ PortPlace::ENTRY }>);
+pub struct PortTable(Records<Ports>);
 
 impl PortTable {
     pub(super) fn open(map: Map, capacity: u32, cpus: u32) -> Result<Self, KernelError> {
@@ -79,11 +79,11 @@ impl PortTable {
 
     /// Traffic through the port's EIP.
     pub fn traffic(&self, index: u32) -> Result<Traffic, KernelError> {
-        self.0.traffic(index)
+        self.0.counted(index)
     }
 
     /// Sets the traffic to zero.
     pub fn clear_traffic(&self, index: u32) -> Result<(), KernelError> {
-        self.0.clear_traffic(index)
+        self.0.clear_counters(index, 0..size_of::<Traffic>())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{
     fmt, io,
+    marker::PhantomData,
+    ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     slice,
     sync::{
@@ -12,45 +14,42 @@ use std::{
 
 use aya::maps::{Map, MapData, MapError};
 use memmap2::{MmapOptions, MmapRaw};
-use vip_common::tables::{
-    Traffic,
-    record::{CHUNK, PER_CHUNK, Place},
-};
-use zerocopy::transmute;
+use vip_common::tables::record::{CHUNK, Place, Shape};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::{KernelError, failed};
 use crate::kernel::syscall;
 
 /// Index → record. A chunk is made when something in it is written for the first time; until then its records read as zeroes.
-pub(super) struct Records<const ENTRY: usize> {
+pub(super) struct Records<S> {
     name: &'static str,
     capacity: u32,
     cpus: u32,
     outer: MapData,
     chunks: Box<[OnceLock<MmapRaw>]>,
     making: Mutex<()>,
+    shape: PhantomData<S>,
 }
 
 /// Makes an array of chunks for `capacity` objects, without any chunk.
-pub(in crate::kernel) fn create<const ENTRY: usize>(
+pub(in crate::kernel) fn create<S: Shape>(
     name: &'static str,
     capacity: u32,
     cpus: u32,
 ) -> Result<OwnedFd, KernelError> {
-    let prototype = create_chunk::<ENTRY>(name, cpus)?;
-    syscall::create_array_of_maps(name, prototype.as_fd(), Place::<ENTRY>::chunks(capacity).max(1))
-        .map_err(not_made(name))
+    let prototype = create_chunk::<S>(name, cpus)?;
+    syscall::create_array_of_maps(name, prototype.as_fd(), S::chunks(capacity).max(1)).map_err(not_made(name))
 }
 
-fn create_chunk<const ENTRY: usize>(name: &'static str, cpus: u32) -> Result<OwnedFd, KernelError> {
-    syscall::create_mappable_array(name, Place::<ENTRY>::element_size(cpus), CHUNK).map_err(not_made(name))
+fn create_chunk<S: Shape>(name: &'static str, cpus: u32) -> Result<OwnedFd, KernelError> {
+    syscall::create_mappable_array(name, S::element_size(cpus), CHUNK).map_err(not_made(name))
 }
 
 fn not_made(table: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |source| KernelError::Map { table, source }
 }
 
-impl<const ENTRY: usize> Records<ENTRY> {
+impl<S: Shape> Records<S> {
     /// The array with the chunks that it has already.
     pub(super) fn open(name: &'static str, map: Map, capacity: u32, cpus: u32) -> Result<Self, KernelError> {
         // The object declares an array, and the loader believes it; the pinned map says what it is.
@@ -60,11 +59,12 @@ impl<const ENTRY: usize> Records<ENTRY> {
         let len = outer.info().map_err(failed("inspect", name))?.max_entries();
         let records = Self {
             name,
-            capacity: capacity.min(len.saturating_mul(PER_CHUNK)),
+            capacity: capacity.min(len.saturating_mul(S::PER_CHUNK)),
             cpus,
             outer,
             chunks: (0..len).map(|_| OnceLock::new()).collect(),
             making: Mutex::new(()),
+            shape: PhantomData,
         };
         for (index, chunk) in (0..).zip(&records.chunks) {
             if let Some(inner) = syscall::inner_map(records.outer.fd(), index).map_err(not_made(name))? {
@@ -85,7 +85,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
         (0..)
             .zip(&self.chunks)
             .filter(|(_, chunk)| chunk.get().is_some())
-            .flat_map(|(chunk, _): (u32, _)| chunk * PER_CHUNK..(chunk + 1) * PER_CHUNK)
+            .flat_map(|(chunk, _): (u32, _)| chunk * S::PER_CHUNK..(chunk + 1) * S::PER_CHUNK)
             .take_while(|index| *index < self.capacity)
     }
 
@@ -95,7 +95,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
     }
 
     fn chunk_bytes(&self) -> usize {
-        Place::<ENTRY>::element_size(self.cpus) as usize * CHUNK as usize
+        S::element_size(self.cpus) as usize * CHUNK as usize
     }
 
     fn map(&self, inner: &OwnedFd) -> Result<MmapRaw, KernelError> {
@@ -105,7 +105,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
             .and_then(MapData::from_fd)
             .and_then(|chunk| chunk.info())
             .map_err(failed("inspect", self.name))?;
-        if info.value_size() != Place::<ENTRY>::element_size(self.cpus) || info.max_entries() != CHUNK {
+        if info.value_size() != S::element_size(self.cpus) || info.max_entries() != CHUNK {
             return Err(KernelError::ObjectLacks {
                 kind: "chunks for this machine's CPUs in",
                 name: self.name,
@@ -119,7 +119,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
         let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: Vec<u32> = indexes
             .into_iter()
-            .map(|index| Place::<ENTRY>::of(index).chunk)
+            .map(|index| S::place(index).chunk)
             .filter(|chunk| self.chunks.get(*chunk as usize).is_some_and(|chunk| chunk.get().is_none()))
             .collect();
         missing.sort_unstable();
@@ -128,7 +128,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
         for run in missing.chunk_by(|a, b| a + 1 == *b) {
             let inner = run
                 .iter()
-                .map(|_| create_chunk::<ENTRY>(self.name, self.cpus))
+                .map(|_| create_chunk::<S>(self.name, self.cpus))
                 .collect::<Result<Vec<OwnedFd>, _>>()?;
             let memory = inner.iter().map(|inner| self.map(inner)).collect::<Result<Vec<MmapRaw>, _>>()?;
             let first = run.first().copied().unwrap_or_default();
@@ -142,17 +142,17 @@ impl<const ENTRY: usize> Records<ENTRY> {
         Ok(())
     }
 
-    fn check(&self, index: u32) -> Result<Place<ENTRY>, KernelError> {
+    fn check(&self, index: u32) -> Result<Place, KernelError> {
         if index >= self.capacity {
             return Err(KernelError::OutOfRange { table: self.name, index, capacity: self.capacity });
         }
-        Ok(Place::of(index))
+        Ok(S::place(index))
     }
 
     /// `bytes` from a byte offset of the record's element on, as words; `None` if its chunk does not exist.
-    fn words(&self, place: Place<ENTRY>, offset: usize, bytes: usize) -> Option<&[AtomicU64]> {
+    fn words(&self, place: Place, offset: usize, bytes: usize) -> Option<&[AtomicU64]> {
         let memory = self.chunks.get(place.chunk as usize)?.get()?;
-        let element = place.element as usize * Place::<ENTRY>::element_size(self.cpus) as usize;
+        let element = place.element as usize * S::element_size(self.cpus) as usize;
         let start = element + offset;
         if !start.is_multiple_of(8) || start + bytes > memory.len() {
             return None;
@@ -166,7 +166,7 @@ impl<const ENTRY: usize> Records<ENTRY> {
     /// The words of an entry that exists in memory; `None`: it reads as zeroes.
     pub(super) fn entry(&self, index: u32) -> Result<Option<&[AtomicU64]>, KernelError> {
         let place = self.check(index)?;
-        Ok(self.words(place, place.entry(), ENTRY))
+        Ok(self.words(place, S::entry(place.lane), size_of::<S::Entry>()))
     }
 
     /// The words of an entry, whose chunk is made if it does not exist.
@@ -178,27 +178,29 @@ impl<const ENTRY: usize> Records<ENTRY> {
     }
 
     /// The counters of all CPUs together.
-    pub(super) fn traffic(&self, index: u32) -> Result<Traffic, KernelError> {
+    pub(super) fn counted(&self, index: u32) -> Result<S::Counters, KernelError> {
         let place = self.check(index)?;
-        let mut sum = [0_u64; size_of::<Traffic>() / 8];
+        let mut counters = S::Counters::new_zeroed();
+        let sums = <[u64]>::mut_from_bytes(counters.as_mut_bytes()).unwrap_or_default();
         for cpu in 0..self.cpus {
-            let Some(words) = self.counters(place, cpu) else { break };
-            for (sum, word) in sum.iter_mut().zip(words) {
+            for (sum, word) in sums.iter_mut().zip(self.counters(place, cpu)) {
                 *sum = sum.wrapping_add(word.load(Ordering::Relaxed));
             }
         }
-        Ok(transmute!(sum))
+        Ok(counters)
     }
 
-    fn counters(&self, place: Place<ENTRY>, cpu: u32) -> Option<&[AtomicU64]> {
-        self.words(place, place.counters(cpu), size_of::<Traffic>())
+    /// The words of a CPU's counters; none if their chunk does not exist.
+    fn counters(&self, place: Place, cpu: u32) -> &[AtomicU64] {
+        self.words(place, S::counters(place.lane, cpu), size_of::<S::Counters>()).unwrap_or_default()
     }
 
-    /// Sets counters to zero. What programs count at that moment may survive or be lost.
-    pub(super) fn clear_traffic(&self, index: u32) -> Result<(), KernelError> {
+    /// Sets the counters from a byte offset on to zero. What programs count at that moment may survive or be lost.
+    pub(super) fn clear_counters(&self, index: u32, bytes: Range<usize>) -> Result<(), KernelError> {
         let place = self.check(index)?;
         for cpu in 0..self.cpus {
-            for word in self.counters(place, cpu).into_iter().flatten() {
+            let words = self.counters(place, cpu).get(bytes.start / 8..bytes.end / 8).unwrap_or_default();
+            for word in words {
                 word.store(0, Ordering::Relaxed);
             }
         }
@@ -224,7 +226,7 @@ pub(super) fn store(words: &[AtomicU64], values: &[u64]) {
     }
 }
 
-impl<const ENTRY: usize> fmt::Debug for Records<ENTRY> {
+impl<S> fmt::Debug for Records<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Records({}, {})", self.name, self.capacity)
     }

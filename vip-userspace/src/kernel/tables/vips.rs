@@ -1,11 +1,15 @@
 //! VIPS and VIPS_ASIDE.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    mem::offset_of,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::maps::Map;
 use vip_common::tables::{
-    AsideRecord, OwnerEntry, OwnerWord, Pending, SourceEip, Traffic, VipEntry, VipRecord, Way, names,
-    record::{AsidePlace, VipPlace},
+    AsideRecord, AsideTraffic, Count, OwnerEntry, OwnerWord, Pending, SourceEip, Traffic, VipEntry,
+    VipRecord, Way, names,
+    record::{Vips, VipsAside},
 };
 use zerocopy::transmute;
 
@@ -15,10 +19,10 @@ use super::{
 };
 
 /// Where things are in an entry, in words.
-const WORD: usize = std::mem::offset_of!(VipRecord, word) / 8;
-const PENDING: usize = std::mem::offset_of!(VipRecord, pending) / 8;
-const VIP: usize = std::mem::offset_of!(VipRecord, vip) / 8;
-const EIP: usize = VIP + std::mem::offset_of!(VipEntry, eip) / 8;
+const WORD: usize = offset_of!(VipRecord, word) / 8;
+const PENDING: usize = offset_of!(VipRecord, pending) / 8;
+const VIP: usize = offset_of!(VipRecord, vip) / 8;
+const EIP: usize = VIP + offset_of!(VipEntry, eip) / 8;
 const VIP_WORDS: usize = size_of::<VipEntry>() / 8;
 
 // `restore` writes both in one go.
@@ -28,8 +32,8 @@ const _: () = assert!(WORD == 0 && PENDING == 1);
 /// memory.
 #[derive(Debug)]
 pub struct VipTable {
-    vips: Records<{ VipPlace::ENTRY }>,
-    aside: Records<{ AsidePlace::ENTRY }>,
+    vips: Records<Vips>,
+    aside: Records<VipsAside>,
 }
 
 impl VipTable {
@@ -66,7 +70,7 @@ impl VipTable {
     /// What claims change of a slot. Each field is whole; the fields need not be of the same moment.
     pub fn load(&self, slot: u32) -> Result<OwnerEntry, KernelError> {
         let VipRecord { word, pending, .. } = self.record(slot)?;
-        let AsideRecord { damped_until, reported, .. } = match self.aside.entry(slot)? {
+        let AsideRecord { damped_until, reported } = match self.aside.entry(slot)? {
             Some(words) => transmute!(load::<{ size_of::<AsideRecord>() / 8 }>(words)),
             None => AsideRecord::default(),
         };
@@ -119,8 +123,7 @@ impl VipTable {
     /// Writes what claims change of a slot, whatever it was: for tables that no program works with at the moment.
     pub fn restore(&self, slot: u32, owner: OwnerEntry) -> Result<(), KernelError> {
         let OwnerEntry { word, pending, damped_until, reported } = owner;
-        let aside: [u64; size_of::<AsideRecord>() / 8] =
-            transmute!(AsideRecord { damped_until, reported, ..AsideRecord::default() });
+        let aside: [u64; size_of::<AsideRecord>() / 8] = transmute!(AsideRecord { damped_until, reported });
         store(self.aside.entry_made(slot)?, &aside);
         store(self.made(slot)?, &[word.0, pending.0]);
         Ok(())
@@ -138,10 +141,19 @@ impl VipTable {
 
     /// Traffic of a VIP that goes one way.
     pub fn traffic(&self, slot: u32, way: Way) -> Result<Traffic, KernelError> {
-        match way {
-            Way::Eip => self.vips.traffic(slot),
-            Way::Inside => self.aside.traffic(slot),
-        }
+        let AsideTraffic { eip_out, inside } = self.aside.counted(slot)?;
+        Ok(match way {
+            Way::Eip => {
+                let Count { packets, bytes } = self.vips.counted(slot)?;
+                Traffic {
+                    packets_in: packets,
+                    bytes_in: bytes,
+                    packets_out: eip_out.packets,
+                    bytes_out: eip_out.bytes,
+                }
+            }
+            Way::Inside => inside,
+        })
     }
 
     /// Traffic of a VIP, both ways together.
@@ -151,9 +163,13 @@ impl VipTable {
 
     /// Sets the traffic that goes one way to zero.
     pub fn clear_traffic(&self, slot: u32, way: Way) -> Result<(), KernelError> {
+        let (eip_out, inside) = (offset_of!(AsideTraffic, eip_out), offset_of!(AsideTraffic, inside));
         match way {
-            Way::Eip => self.vips.clear_traffic(slot),
-            Way::Inside => self.aside.clear_traffic(slot),
+            Way::Eip => {
+                self.vips.clear_counters(slot, 0..size_of::<Count>())?;
+                self.aside.clear_counters(slot, eip_out..eip_out + size_of::<Count>())
+            }
+            Way::Inside => self.aside.clear_counters(slot, inside..inside + size_of::<Traffic>()),
         }
     }
 }
