@@ -69,7 +69,7 @@ enum Command {
     Lint,
     /// Format all sources
     Fmt,
-    /// What the server runs: lint, test, and a smoke test on other kernels
+    /// What the server runs: lint, test, the short benchmark, and a smoke test on other kernels
     Ci,
 }
 
@@ -116,6 +116,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci => {
             lint::run(&workspace)?;
             test::run(&workspace, false, None)?;
+            bench::run(&workspace, &["--short".into()])?;
             vm::run(&workspace, &vm::Options::smoke())
         }
     }

@@ -86,7 +86,7 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!(dataplane.attach_uplink(uplink, "eth0", XdpMode::Native).unwrap(), Attached::New);
     assert_eq!(dataplane.attach_uplink_tc(uplink, "eth0").unwrap(), Attached::New);
     assert_eq!(dataplane.attach_port(port, "tap0").unwrap(), Attached::New);
-    assert_eq!(table_ids(&lab).len(), 19);
+    assert_eq!(table_ids(&lab).len(), 20);
     assert_eq!(
         lab.links(),
         sorted([tc_pin("port", port), format!("uplink_{uplink}"), tc_pin("uplink_tc", uplink)])
@@ -216,9 +216,9 @@ fn tables_of_another_capacity_are_refused_and_left_as_they_are() {
     let error = Dataplane::load(PinDir::open(lab.pins()).unwrap(), &other).expect_err("another capacity");
     let text = error.to_string();
     assert!(matches!(error, KernelError::Shape { .. }), "{text}");
-    // MEMBERS is the first by name of those that have room for each VIP.
+    // GRANTS is the first by name of those whose room grows with the VIPs.
     assert!(
-        text.contains("MEMBERS") && text.contains("of 4 entries") && text.contains("of 5 entries"),
+        text.contains("GRANTS") && text.contains("of 48 entries") && text.contains("of 58 entries"),
         "{text}"
     );
     assert!(text.contains("vipctl detach"), "{text}");
@@ -245,7 +245,7 @@ fn tables_of_another_layout_are_refused_and_left_as_they_are() {
     assert_eq!(table_ids(&lab), tables);
     // Taking it away is what the error advises, so it must work with tables that cannot be read.
     let report = detach(lab.pins()).unwrap();
-    assert_eq!(report.tables, 19);
+    assert_eq!(report.tables, 20);
     assert!(report.told.failures.iter().any(|failure| failure.contains("layout")), "{report:?}");
 }
 
@@ -261,7 +261,7 @@ fn a_start_that_died_half_way_is_completed_by_the_next() {
     }
     let second = lab.start();
     assert!(!second.adopted());
-    assert_eq!(table_ids(&lab).len(), 19);
+    assert_eq!(table_ids(&lab).len(), 20);
     drop(second);
     assert!(lab.start().adopted());
 }
@@ -438,7 +438,7 @@ fn detaching_tells_guests_the_owners_mac_and_leaves_nothing() {
     let guests = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
     guests.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let report = detach(lab.pins()).unwrap();
-    assert_eq!((report.ended, report.links, report.tables), (None, 4, 19));
+    assert_eq!((report.ended, report.links, report.tables), (None, 4, 20));
     assert_eq!((report.told.ports, report.told.replies, report.told.gateways), (1, 1, 2));
     assert_eq!(report.told.failures, Vec::<String>::new());
 
