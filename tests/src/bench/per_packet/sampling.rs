@@ -132,8 +132,9 @@ impl Budget {
     fn of(path: Path, entries: u32, short: bool) -> Self {
         let rounds = if short { 3 } else { 11 };
         if path == Path::ClaimMoves {
-            // A bucket of eight moves lasts for four sweeps, there and back.
-            let rounds_per_sweep = (entries / 100_000).max(3);
+            // A bucket of eight moves lasts for four sweeps, there and back. The rounds of a sweep divide the entries, so that each
+            // VIP moves once in it.
+            let rounds_per_sweep = (entries / 100_000).max(4);
             return Self { rounds, repeat: entries / rounds_per_sweep, warm_up: 0, rounds_per_sweep };
         }
         let repeat = if short { 20_000 } else { 200_000 };
