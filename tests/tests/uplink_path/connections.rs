@@ -1,7 +1,6 @@
 //! Real connections through the uplink.
 
 use anyhow::{Result, ensure};
-use vip_lab::Lab;
 
 use crate::{
     echo::{Echo, Talk, connect, exchange},
@@ -33,15 +32,18 @@ fn connections_live_while_the_vip_moves(stage: &Stage) -> Result<()> {
 
 #[test]
 fn connections_live_while_the_vip_moves_behind_an_xdp_uplink() {
-    Lab::run(|lab| connections_live_while_the_vip_moves(&Stage::start(lab, "xdp")?));
+    let test = "connections_live_while_the_vip_moves_behind_an_xdp_uplink";
+    Stage::run(test, "xdp", |stage| connections_live_while_the_vip_moves(&stage));
 }
 
 #[test]
 fn connections_live_while_the_vip_moves_behind_a_tc_uplink() {
-    Lab::run(|lab| connections_live_while_the_vip_moves(&Stage::start(lab, "tc")?));
+    let test = "connections_live_while_the_vip_moves_behind_a_tc_uplink";
+    Stage::run(test, "tc", |stage| connections_live_while_the_vip_moves(&stage));
 }
 
 #[test]
 fn connections_live_while_the_vip_moves_behind_a_split_uplink() {
-    Lab::run(|lab| connections_live_while_the_vip_moves(&Stage::start(lab, "split")?));
+    let test = "connections_live_while_the_vip_moves_behind_a_split_uplink";
+    Stage::run(test, "split", |stage| connections_live_while_the_vip_moves(&stage));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use vip_lab::{
-    Lab, Mac,
+    Mac,
     capture::Capture,
     etherparse::{LaxNetSlice, TcpSlice, TransportSlice},
     frame::Frame,
@@ -50,8 +50,8 @@ fn is_delivered(frame: &Frame, to: Mac) -> bool {
 
 #[test]
 fn established_tcp_crosses_a_split_uplink_in_large_frames_and_nothing_else_passes_its_stack() {
-    Lab::run(|lab| {
-        let stage = Stage::start(lab, "split")?;
+    let test = "established_tcp_crosses_a_split_uplink_in_large_frames_and_nothing_else_passes_its_stack";
+    Stage::run(test, "split", |stage| {
         stage.hold_segments(PATIENCE)?;
         let (client, guest) = (stage.outside.netns(), &stage.first);
         let _server = Echo::start(guest.netns())?;
@@ -82,8 +82,8 @@ fn established_tcp_crosses_a_split_uplink_in_large_frames_and_nothing_else_passe
 
 #[test]
 fn large_frames_are_cut_again_with_right_headers_for_a_guest_that_takes_none() {
-    Lab::run(|lab| {
-        let stage = Stage::start(lab, "split")?;
+    let test = "large_frames_are_cut_again_with_right_headers_for_a_guest_that_takes_none";
+    Stage::run(test, "split", |stage| {
         stage.hold_segments(PATIENCE)?;
         let (client, guest) = (stage.outside.netns(), &stage.second);
         // Its own GRO would put them together again.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
-    Lab, RawSender,
+    RawSender,
     capture::Capture,
     etherparse::{PacketBuilder, TransportSlice},
     frame::{Frame, udp},
@@ -150,8 +150,8 @@ fn silence(stage: &Stage) -> Result<()> {
 
 #[test]
 fn a_split_uplink_reorders_no_flow() {
-    Lab::run(|lab| {
-        let stage = Stage::start(lab, "split")?;
+    let test = "a_split_uplink_reorders_no_flow";
+    Stage::run(test, "split", |stage| {
         stage.hold_segments(PATIENCE)?;
         silence(&stage)?;
         let sent = stream(&stage)?;
@@ -174,8 +174,8 @@ fn a_split_uplink_reorders_no_flow() {
 
 #[test]
 fn segments_sent_by_two_ways_would_be_seen_out_of_order() {
-    Lab::run(|lab| {
-        let stage = Stage::start(lab, "split")?;
+    let test = "segments_sent_by_two_ways_would_be_seen_out_of_order";
+    Stage::run(test, "split", |stage| {
         stage.hold_segments(PATIENCE)?;
         silence(&stage)?;
         let mut sent = stream(&stage)?;

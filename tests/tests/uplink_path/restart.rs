@@ -4,7 +4,7 @@ use std::{net::SocketAddrV4, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use vip_lab::{Lab, poll_until, stream::UdpStream};
+use vip_lab::{poll_until, stream::UdpStream};
 
 use crate::{
     echo::{Echo, connect, exchange},
@@ -47,11 +47,11 @@ fn must_serve(stage: &Stage) -> Result<()> {
 
 #[test]
 fn a_restart_with_another_path_takes_it_and_gives_the_same_answers() {
-    Lab::run(|lab| {
-        let mut stage = Stage::start(lab, "tc")?;
-        must_use(&stage, "tc")?;
+    let test = "a_restart_with_another_path_takes_it_and_gives_the_same_answers";
+    Stage::run(test, "xdp", |mut stage| {
+        must_use(&stage, "xdp")?;
         must_serve(&stage)?;
-        for path in ["xdp", "tc", "split", "tc", "xdp", "split", "xdp"] {
+        for path in ["tc", "xdp", "tc", "split", "tc", "xdp", "split", "xdp"] {
             stage.change_path(path)?;
             must_use(&stage, path)?;
             must_serve(&stage)?;
@@ -69,8 +69,8 @@ fn a_restart_with_another_path_takes_it_and_gives_the_same_answers() {
 
 #[test]
 fn a_change_between_xdp_and_split_loses_nothing() {
-    Lab::run(|lab| {
-        let mut stage = Stage::start(lab, "xdp")?;
+    let test = "a_change_between_xdp_and_split_loses_nothing";
+    Stage::run(test, "xdp", |mut stage| {
         let (client, guest) = (stage.outside.netns().clone(), stage.first.netns().clone());
         let _server = Echo::start(&guest)?;
         let (tcp, _) = connect(&client, EIP)?;

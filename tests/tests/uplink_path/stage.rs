@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use vip_lab::{
-    Announcement, Binaries, EipReach, Guest, GuestConfig, Host, Lab, Mac, Outside, Vipd, VipdConfig,
-    fixtures::world::constant_mac, poll_until,
+    Announcement, Binaries, EipReach, Guest, GuestConfig, Host, Lab, Mac, NEEDS_XDP_FEATURES, Outside, Vipd,
+    VipdConfig, fixtures::world::constant_mac, poll_until, skip,
 };
 
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 246);
@@ -55,8 +55,24 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// vipd serves with this path, both guests have the VIP on their interface, `first` has claimed it.
-    pub(crate) fn start(lab: &Lab, path: &str) -> Result<Self> {
+    /// Runs a test with the uplink's path. Where the kernel does not tell what XDP can do with an interface, veths are served by TC
+    /// whatever the path is: there the test is skipped.
+    ///
+    /// # Panics
+    /// When the test fails.
+    pub(crate) fn run(test: &str, path: &str, body: impl FnOnce(Self) -> Result<()>) {
+        Lab::run(|lab| {
+            let Some(stage) = Self::start(lab, path)? else {
+                skip(test, NEEDS_XDP_FEATURES);
+                return Ok(());
+            };
+            body(stage)
+        });
+    }
+
+    /// vipd serves with this path, both guests have the VIP on their interface, `first` has claimed it. None where the path is
+    /// TC's although it should not be.
+    fn start(lab: &Lab, path: &str) -> Result<Option<Self>> {
         let host = lab.add_host("hv1")?;
         let outside = host.add_outside(EipReach::OnLink)?;
         // A NIC has it on, a veth has not.
@@ -69,12 +85,21 @@ impl Stage {
         let vipd = Vipd::start(&host, &Binaries::from_env()?, &config(path), STATE)?;
         let mut stage = Self { vipd, first, second, outside, host };
         stage.vipd.ready()?;
+        if !stage.xdp_features_are_told()? {
+            return Ok(None);
+        }
         for guest in [&stage.first, &stage.second] {
             guest.add_vip_address(VIP)?;
             stage.wait_for_path(guest, if path == "tc" { "uplink-tc" } else { path })?;
         }
         stage.give_vip(&stage.first)?;
-        Ok(stage)
+        Ok(Some(stage))
+    }
+
+    fn xdp_features_are_told(&self) -> Result<bool> {
+        let status = self.status()?;
+        let why = status.pointer("/ports/0/why").and_then(Value::as_str).context("the status has no port")?;
+        Ok(!why.starts_with("this kernel does not tell"))
     }
 
     /// Starts vipd again with another path.
