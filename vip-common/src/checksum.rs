@@ -20,6 +20,19 @@ impl Sum {
         Self(self.0 + word.raw() as u32)
     }
 
+    /// The sum of 32-bit words, their carries added in again: as the kernel keeps sums.
+    #[inline(always)]
+    pub const fn of_words(sum: u32) -> Self {
+        // Modulo 2¹⁶ − 1 the upper half weighs as much as the lower.
+        Self((sum >> 16) + (sum & 0xffff))
+    }
+
+    /// Both sums.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The difference that replacing `from` by `to` makes.
     #[inline(always)]
     pub const fn replace(self, from: Be16, to: Be16) -> Self {

@@ -53,7 +53,7 @@ drop_reasons! {
     18 NoSuchAddress "no_such_address" "A routed packet to an address of the VPC that nobody has."
     19 NoRoute "no_route" "A routed packet that leaves the VPC from an address without EIP."
     20 TtlExpired "ttl_expired" "A packet to be routed with a TTL of 1 or less."
-    21 IcmpError "icmp_error" "An ICMP error to be translated: its quote would give away a private address."
+    21 IcmpError "icmp_error" "An ICMP error that cannot be translated: it is a fragment, or its quote is too short, is of another ICMP error, or not of a packet of the address that it is for."
     22 IcmpRedirect "icmp_redirect" "An ICMP redirect: never translated."
     23 TinyFragment "tiny_fragment" "A first fragment too short for its transport header (RFC 1858, RFC 3128)."
     24 Hairpin "hairpin" "A guest's packet to an EIP: not built yet."
@@ -66,6 +66,7 @@ drop_reasons! {
     31 NoNextHop "no_next_hop" "No route of this host's, through the uplink, leads to the packet's destination."
     32 TableInconsistent "table_inconsistent" "A table entry names another one that is not there: the agent is at work on them."
     33 NestedTag "nested_tag" "A VLAN tag inside a priority tag: what it carries could not be checked."
+    34 IcmpChecksum "icmp_checksum" "An ICMP error whose checksum is wrong (RFC 5508 section 4.2)."
 }
 
 impl DropReason {

@@ -14,6 +14,7 @@ mod log;
 mod loss;
 mod maps;
 mod record;
+mod sum;
 mod tables;
 mod tc;
 mod xdp;

@@ -12,11 +12,12 @@ use aya_ebpf::{
 };
 use vip_common::{
     DropReason,
+    checksum::Sum,
     pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, for_each_receiver},
     wire::{Header, Ipv4},
 };
 
-use crate::{log::log_verdict, tables::Maps};
+use crate::{log::log_verdict, sum::sum, tables::Maps};
 
 /// Bytes from the frame's start that the pipeline may look at: Ethernet, IPv4 with all options, VRRP with eight addresses.
 const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
@@ -60,6 +61,19 @@ impl Packet for SkbPacket<'_> {
         // SAFETY: the bytes lie inside the packet's linear part, `H` has no invalid bit patterns, frames start at an even
         // address and the offset is even; `&mut self` keeps the reference alone.
         Some(unsafe { &mut *(start as *mut H) })
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, end: usize) -> Result<(), EditFailed> {
+        if self.0.data_end() - self.0.data() < end {
+            self.0.pull_data(end as u32).map_err(|_| EditFailed)?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {
+        self.header::<[u8; N]>(offset).map(sum)
     }
 
     #[inline(always)]

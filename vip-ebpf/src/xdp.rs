@@ -10,11 +10,12 @@ use aya_ebpf::{
 };
 use vip_common::{
     DropReason,
+    checksum::Sum,
     pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, mend_in_place},
     wire::{Header, Ipv4},
 };
 
-use crate::{log::log_verdict, maps, tables::Maps};
+use crate::{log::log_verdict, maps, sum::sum, tables::Maps};
 
 struct XdpPacket<'c>(&'c XdpContext);
 
@@ -49,6 +50,17 @@ impl Packet for XdpPacket<'_> {
         // SAFETY: the bytes lie inside the packet, `H` has no invalid bit patterns, frames start at an even address and
         // the offset is even; `&mut self` keeps the reference alone.
         Some(unsafe { &mut *(start as *mut H) })
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, end: usize) -> Result<(), EditFailed> {
+        // There is no other part.
+        if end <= self.length() { Ok(()) } else { Err(EditFailed) }
+    }
+
+    #[inline(always)]
+    fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {
+        self.header::<[u8; N]>(offset).map(sum)
     }
 
     #[inline(always)]

@@ -5,8 +5,9 @@ use std::vec::Vec;
 use zerocopy::IntoBytes as _;
 
 use crate::{
+    checksum::Sum,
     pipeline::{EditFailed, Packet, mend_in_place},
-    wire::{Header, Ipv4},
+    wire::{Be16, Header, Ipv4},
 };
 
 /// A frame in a buffer that is aligned as packets are in the kernel.
@@ -51,6 +52,18 @@ impl Packet for FramePacket {
     fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
         let end = offset.checked_add(H::LEN).filter(|end| *end <= self.length)?;
         H::mut_from_bytes(self.words.as_mut_bytes().get_mut(offset..end)?).ok()
+    }
+
+    fn pull(&mut self, end: usize) -> Result<(), EditFailed> {
+        if end <= self.length { Ok(()) } else { Err(EditFailed) }
+    }
+
+    fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {
+        let bytes: &[u8; N] = self.header(offset)?;
+        let (words, _) = bytes.as_chunks::<2>();
+        Some(
+            words.iter().fold(Sum::default(), |sum, word| sum.add(Be16::from_raw(u16::from_ne_bytes(*word)))),
+        )
     }
 
     fn mend_transport_checksum(

@@ -17,6 +17,7 @@ mod deliver;
 mod guest;
 mod outside;
 mod packet;
+mod quote;
 mod rewrite;
 mod route;
 mod tables;
@@ -29,6 +30,8 @@ pub use self::{
     verdict::{Stage, Verdict},
 };
 
+use crate::wire::Protocol;
+
 /// Decides about a frame that reached the uplink.
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) -> Verdict {
@@ -38,7 +41,14 @@ pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) ->
 /// Decides about a frame that a guest sent through the interface `ifindex`.
 #[inline(always)]
 pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
-    conclude(guest::decide(packet, tables, ifindex), tables)
+    let mut decision = guest::decide(packet, tables, ifindex);
+    if decision.is_out()
+        && packet.header::<packet::Frame>(0).is_some_and(|frame| frame.ip.protocol() == Protocol::ICMP)
+        && let Err(reason) = quote::icmp_leaves(packet, tables, ifindex)
+    {
+        decision = verdict::Decision::drop(reason);
+    }
+    conclude(decision, tables)
 }
 
 #[inline(always)]

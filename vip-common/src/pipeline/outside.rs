@@ -5,6 +5,7 @@ use super::{
     claim::present_owner_of,
     deliver::Receiver,
     packet::{Frame, Ipv4Packet, Packet},
+    quote::{Quoted, translate_quote},
     rewrite::{Translation, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
     verdict::{Decision, Stage, attempt},
@@ -54,7 +55,7 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
     let destination = frame.ip.destination.get();
     let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
-    if frame.ip.is_plain() {
+    if frame.ip.is_plain() && frame.ip.protocol() != Protocol::ICMP {
         let ip = attempt!(Ipv4Packet::of_plain(&frame.ip, length));
         // Not read again.
         let ip = Ipv4Packet { destination, ..ip };
@@ -102,6 +103,9 @@ fn to_target<P: Packet, T: Tables>(
             if is_out_of_reach(&receiver, stage) {
                 return Decision::LEAVE_TO_TC;
             }
+            if ip.protocol == Protocol::ICMP {
+                attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, entry.address));
+            }
             attempt!(rewrite(packet, ip, Translation::Destination(entry.address), || receiver.macs()));
             tables.count_vip(vip, Way::Eip, Direction::In, packet.length());
             receiver.decision()
@@ -114,6 +118,9 @@ fn to_target<P: Packet, T: Tables>(
             let receiver = attempt!(Receiver::<T>::of(index, port));
             if is_out_of_reach(&receiver, stage) {
                 return Decision::LEAVE_TO_TC;
+            }
+            if ip.protocol == Protocol::ICMP {
+                attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, port.address));
             }
             attempt!(rewrite(packet, ip, Translation::Destination(port.address), || receiver.macs()));
             tables.count_port(port, Direction::In, packet.length());

@@ -1,7 +1,8 @@
 //! How the pipeline reaches a packet.
 
 use crate::{
-    DropReason, checksum,
+    DropReason,
+    checksum::{self, Sum},
     wire::{Be16, Ethernet, Header, Ipv4, Ipv4Header},
 };
 
@@ -29,6 +30,12 @@ pub trait Packet {
     /// The header at an even `offset`, in place; `None` if the packet ends before its end. The only bounds check there is.
     fn header<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
 
+    /// Makes the bytes before `end` such that [`Self::header`] finds them.
+    fn pull(&mut self, end: usize) -> Result<(), EditFailed>;
+
+    /// The sum of the `N` bytes at an even `offset`, `N` a multiple of 4 up to 512; `None` if the packet ends before their end.
+    fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum>;
+
     /// Mends the transport checksum at `offset` after an address of the pseudo-header changed. With `optional`, a field
     /// of 0 means that the sender computed none and stays (UDP over IPv4, RFC 768).
     ///
@@ -53,7 +60,7 @@ pub fn mend_in_place<P: Packet>(
     to: Ipv4,
 ) -> Result<(), EditFailed> {
     let field: &mut Be16 = packet.header(offset).ok_or(EditFailed)?;
-    let change = checksum::Sum::default().replace_address(from, to);
+    let change = Sum::default().replace_address(from, to);
     *field = if optional { checksum::update_udp(*field, change) } else { checksum::update(*field, change) };
     Ok(())
 }
@@ -88,6 +95,9 @@ pub struct Ipv4Packet {
 }
 
 impl Ipv4Packet {
+    /// Most bytes before the payload: Ethernet, and IPv4 with all options that fit.
+    pub(super) const MOST_BEFORE_PAYLOAD: usize = Ethernet::LEN + 60;
+
     /// Reads the header behind the Ethernet header and checks its lengths against the frame (RFC 791 §3.1).
     #[inline(always)]
     pub fn parse<P: Packet>(packet: &mut P) -> Result<Self, DropReason> {
@@ -145,6 +155,7 @@ impl Ipv4Packet {
         if self.later_fragment || self.payload + H::LEN > self.end {
             return None;
         }
-        packet.header(self.payload)
+        // All offsets that a payload can have; without, the verifier may see an address below the packet's start.
+        packet.header(self.payload & 0x7e)
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn switch<P: Packet>(packet: &mut P, destination_mac: Mac) -> Result<
 
 /// Offset of the checksum in a transport header whose checksum covers the pseudo-header, and whether 0 means none.
 #[inline(always)]
-const fn transport_checksum(protocol: u8) -> Option<(usize, bool)> {
+pub(super) const fn transport_checksum(protocol: u8) -> Option<(usize, bool)> {
     match protocol {
         Protocol::TCP => Some((16, false)),
         Protocol::UDP | Protocol::UDP_LITE => Some((6, true)),
@@ -105,10 +105,8 @@ pub(super) fn check_translatable<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
         };
         match icmp.icmp_type() {
             IcmpType::REDIRECT => return Err(DropReason::IcmpRedirect),
-            IcmpType::UNREACHABLE
-            | IcmpType::SOURCE_QUENCH
-            | IcmpType::TIME_EXCEEDED
-            | IcmpType::PARAMETER_PROBLEM => return Err(DropReason::IcmpError),
+            // Nobody may act on it any more (RFC 6633), and it has a quote.
+            IcmpType::SOURCE_QUENCH => return Err(DropReason::IcmpError),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use super::{
     deliver::Receiver,
     guest::{Sender, Source, count_vip},
     packet::{Ipv4Packet, Packet},
+    quote::{eip_of, quoted_destination},
     rewrite::{Translation, answer_echo, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{AddressKind, Config, Direction, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
-    wire::{Ipv4, Mac},
+    wire::{Ipv4, Mac, Protocol},
 };
 
 /// A packet to the gateway's MAC: to another address of the VPC or its peers, or out as the source's EIP.
@@ -30,6 +31,10 @@ pub(super) fn routed<P: Packet, T: Tables>(
             return Decision::drop(DropReason::NoRoute);
         }
         return match source {
+            // A router inside may send an error from an address that is in no table.
+            Source::FOREIGN if sender.has_bypass() && ip.protocol == Protocol::ICMP => {
+                leave(packet, tables, sender, ip, SourceEip::default())
+            }
             Source::FOREIGN => Decision::drop(no_route(tables, ip)),
             _ => translated(packet, tables, sender, ip, source),
         };
@@ -97,7 +102,8 @@ fn no_route<T: Tables>(tables: &T, ip: &Ipv4Packet) -> DropReason {
     if tables.eip(ip.destination).is_some() { DropReason::Hairpin } else { DropReason::NoRoute }
 }
 
-/// SNAT of a packet from the port's fixed address or a VIP to the EIP of that, and out of the uplink.
+/// SNAT of a packet from the port's fixed address or a VIP to the EIP of that, and out of the uplink. ICMP is counted later, by
+/// [`icmp_leaves`](super::quote::icmp_leaves).
 #[inline(never)]
 fn translated<P: Packet, T: Tables>(
     packet: &mut P,
@@ -108,28 +114,36 @@ fn translated<P: Packet, T: Tables>(
 ) -> Decision {
     let Some(slot) = source.as_vip() else {
         let decision = leave(packet, tables, sender, ip, sender.port.eip);
-        if decision.is_out() {
+        if decision.is_out() && ip.protocol != Protocol::ICMP {
             tables.count_port(sender.port, Direction::Out, packet.length());
         }
         return decision;
     };
     let vip = attempt!(tables.vip(slot).ok_or(DropReason::TableInconsistent));
     let decision = leave(packet, tables, sender, ip, vip.entry().eip);
-    if decision.is_out() {
+    if decision.is_out() && ip.protocol != Protocol::ICMP {
         tables.count_vip(vip, Way::Eip, Direction::Out, packet.length());
     }
     decision
 }
 
 /// Out of the uplink as an EIP, if there is one.
+///
+/// An error by a router of the VPC that has no EIP leaves as the EIP of the address that the error is about.
 #[inline(never)]
 fn leave<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
     ip: &Ipv4Packet,
-    eip: SourceEip,
+    mut eip: SourceEip,
 ) -> Decision {
+    if !eip.is_some() && ip.protocol == Protocol::ICMP && sender.has_bypass() {
+        let address = quoted_destination(packet, ip);
+        if !address.is_unspecified() {
+            eip = eip_of(tables, &sender.port, address);
+        }
+    }
     if !eip.is_some() {
         return if sender.port.flags.has(PortFlags::EXTERNAL_ROUTER) {
             Decision::NOT_OURS

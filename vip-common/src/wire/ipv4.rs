@@ -94,6 +94,12 @@ impl Ipv4Header {
         self.ttl = ttl;
     }
 
+    /// Whether this is a fragment other than the last.
+    #[inline(always)]
+    pub const fn has_more_fragments(&self) -> bool {
+        self.flags_offset.get() & 0x2000 != 0
+    }
+
     /// Whether the payload does not start with the transport header: a fragment other than the first.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
