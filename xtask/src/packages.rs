@@ -53,7 +53,7 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 16] = [
+const PROGRAMS: [Program; 17] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
@@ -70,6 +70,7 @@ const PROGRAMS: [Program; 16] = [
     program("ping", "iputils-ping", Task::Demo, "reachability"),
     program("qemu-system-x86_64", "qemu-system-x86", Task::Vm, "the machine"),
     program("tcpdump", "tcpdump", Task::Test, "what a wire carries"),
+    program("traceroute", "traceroute", Task::Test, "routers on the way"),
     program("xz", "xz-utils", Task::Vm, "compressed modules of kernels"),
 ];
 
