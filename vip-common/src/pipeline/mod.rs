@@ -9,6 +9,7 @@
 //! uplink: parse → EIP → owner of the VIP, or port → translate → deliver
 //! port:   source MAC → ARP: sender → claim | question | reply
 //!                    → IPv4: always allowed → source address → by MAC | by VIP | routed → deliver | translate → next hop
+//!                                                                                        → for an EIP: as uplink
 //! ```
 
 mod arp;
@@ -47,6 +48,9 @@ pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> V
         && let Err(reason) = quote::icmp_leaves(packet, tables, ifindex)
     {
         decision = verdict::Decision::drop(reason);
+    }
+    if decision == verdict::Decision::COME_BACK {
+        decision = outside::come_back(packet, tables);
     }
     conclude(decision, tables)
 }

@@ -152,7 +152,12 @@ fn leave<P: Packet, T: Tables>(
         };
     }
     if tables.eip(ip.destination).is_some() {
-        return Decision::drop(DropReason::Hairpin);
+        attempt!(check_translatable(packet, ip));
+        if ip.ttl <= 1 {
+            return Decision::drop(DropReason::TtlExpired);
+        }
+        attempt!(rewrite(packet, ip, Translation::Source(eip.address), || (Mac::ZERO, Mac::ZERO)));
+        return Decision::COME_BACK;
     }
     let config = attempt!(tables.config().ok_or(DropReason::TableInconsistent));
     let route = tables.route(ip.destination).copied().unwrap_or_default();

@@ -79,6 +79,7 @@ impl Decision {
     const RETURN_ACTION: u64 = 7;
     const UPLINK_ACTION: u64 = 8;
     const RESOLVE_ACTION: u64 = 9;
+    const COME_BACK_ACTION: u64 = 10;
 
     /// [`Verdict::NotOurs`].
     pub(super) const NOT_OURS: Self = Self::new(Self::NOT_OURS_ACTION, 0, 0);
@@ -90,6 +91,8 @@ impl Decision {
     pub(super) const CONSUMED: Self = Self::new(Self::CONSUMED_ACTION, 0, 0);
     /// [`Verdict::Return`].
     pub(super) const RETURN: Self = Self::new(Self::RETURN_ACTION, 0, 0);
+    /// Translated on its way out, and now to be handled as if it came in again: for an EIP. Never a verdict.
+    pub(super) const COME_BACK: Self = Self::new(Self::COME_BACK_ACTION, 0, 0);
 
     #[inline(always)]
     const fn new(action: u64, port: u32, detail: u32) -> Self {
@@ -150,10 +153,10 @@ impl Decision {
         Verdict::Deliver { port: (self.0 >> 32 & 0xff_ffff) as u32, ifindex: self.0 as u32 }
     }
 
-    /// Whether the packet leaves by the uplink.
+    /// Whether the packet left as an EIP: by the uplink, or to another EIP.
     #[inline(always)]
     pub(super) const fn is_out(self) -> bool {
-        matches!(self.0 >> 56, Self::UPLINK_ACTION | Self::RESOLVE_ACTION)
+        matches!(self.0 >> 56, Self::UPLINK_ACTION | Self::RESOLVE_ACTION | Self::COME_BACK_ACTION)
     }
 
     /// The verdict behind the word.

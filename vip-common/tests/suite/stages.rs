@@ -404,7 +404,6 @@ fn packets_leave_by_the_way_to_their_destination() {
 fn packets_that_may_not_leave_stop_with_their_reasons() {
     let tables = world(|_| ());
     assert_eq!(guest(&tables, &routed(HOST_ADDRESS).bytes()), drop(DropReason::HostAddress));
-    assert_eq!(guest(&tables, &routed(vip_eip(0)).bytes()), drop(DropReason::Hairpin));
     assert_eq!(guest(&tables, &Ipv4Frame { ttl: 1, ..routed(CLIENT) }.bytes()), drop(DropReason::TtlExpired));
     let mut redirect = routed(CLIENT);
     (redirect.protocol, redirect.payload) = icmp(5, &[0; 20]);
