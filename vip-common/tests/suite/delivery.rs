@@ -10,7 +10,7 @@ use vip_common::{
 use crate::{
     cases,
     frame::{Ipv4Frame, Reading, udp, whole_guest_packet},
-    rules::{Speaker, Way, is_always_allowed, owner_entry, receiver},
+    rules::{Speaker, Way, is_always_allowed, is_eip, owner_entry, receiver},
     world::{World, any_world, gateway, ifindex, port_address, port_mac, subnet_of_port, vip_address},
 };
 
@@ -28,7 +28,7 @@ proptest! {
         (port, packet) in whole_guest_packet(),
     ) {
         let speaker = Speaker::new(&world, port);
-        if !speaker.may_use_mac(packet.from) || !speaker.may_send_from(packet.source) {
+        if !speaker.may_use_mac(packet.from) || !speaker.may_send_from(packet.source) || is_eip(packet.destination) {
             return Ok(());
         }
         let (tables, bytes) = (world.tables(), packet.bytes());

@@ -9,6 +9,7 @@ mod claims;
 mod damping;
 mod delivery;
 mod frame;
+mod hairpin;
 mod isolation;
 mod never_panics;
 mod outcomes;

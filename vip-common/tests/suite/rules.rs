@@ -148,6 +148,12 @@ pub(crate) fn is_always_allowed(packet: &Reading<'_>) -> bool {
         || packet.source.is_unspecified() && packet.udp_ports() == Some((68, 67))
 }
 
+/// Whether an address is an EIP, if the world has that: a guest's packet to it goes out and comes in again.
+pub(crate) fn is_eip(address: Ipv4) -> bool {
+    (0..SLOTS).any(|slot| world::vip_eip(slot) == address)
+        || (1..=PORTS).any(|port| world::port_eip(port) == address)
+}
+
 /// How a packet reaches a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
