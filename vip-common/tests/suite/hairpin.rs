@@ -57,8 +57,10 @@ proptest! {
         (port, packet) in packet_to_eip(),
     ) {
         let Some((expected, by_itself)) = there_and_back(&world, port, &packet) else { return Ok(()) };
-        // An EIP that nobody has is outside, and the packet goes there.
-        prop_assume!(world.tables().eips.contains_key(&packet.destination));
+        if !by_itself.eips.contains_key(&packet.destination) {
+            // An EIP that nobody has is outside, and the packet goes there.
+            return Ok(());
+        }
         let tables = world.tables();
         let seen = engine::port(&tables, ifindex(port), false, &packet.bytes());
         prop_assert_eq!(seen.verdict, expected.verdict);
