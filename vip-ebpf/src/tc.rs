@@ -1,10 +1,12 @@
 //! `uplink_tc` and `port`: TC ingress on the uplink and on guests' interfaces.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
-        bpf_redir_neigh__bindgen_ty_1,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
     macros::classifier,
@@ -41,6 +43,12 @@ impl Packet for SkbPacket<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs. Read each time: kept, it would take stack, which is short.
+        unsafe { read_volatile(&raw const (*self.skb()).ifindex) }
     }
 
     #[inline(always)]
@@ -106,9 +114,7 @@ pub(crate) fn uplink_tc(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn port(ctx: TcContext) -> i32 {
     let mut packet = linear(&ctx);
-    // SAFETY: the context is valid while the program runs.
-    let ifindex = unsafe { (*packet.skb()).ifindex };
-    let verdict = pipeline::port(&mut packet, &Maps, ifindex);
+    let verdict = pipeline::port(&mut packet, &Maps);
     log_verdict!(&ctx, "port", verdict);
     carry_out(&packet, verdict)
 }
@@ -131,9 +137,9 @@ fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
         // Not TC_ACT_OK: programs and filters behind this one still decide.
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => TC_ACT_UNSPEC,
         Verdict::Drop(_) | Verdict::Consumed => TC_ACT_SHOT,
-        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex } => redirect(ifindex),
-        // SAFETY: the context is valid while the program runs.
-        Verdict::Return => redirect(unsafe { (*packet.skb()).ifindex }),
+        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex } => redirect(ifindex, 0),
+        Verdict::Return => redirect(packet.ingress(), 0),
+        Verdict::ComeBack { ifindex } => redirect(ifindex, u64::from(BPF_F_INGRESS)),
         Verdict::Resolve { next_hop } => resolve(next_hop),
         Verdict::Members { slot, sender } => {
             for_each_receiver(&Maps, slot, sender, |ifindex| {
@@ -148,9 +154,9 @@ fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(ifindex: u32) -> i32 {
+fn redirect(ifindex: u32, flags: u64) -> i32 {
     // SAFETY: the helper has no preconditions.
-    let action = unsafe { bpf_redirect(ifindex, 0) } as i32;
+    let action = unsafe { bpf_redirect(ifindex, flags) } as i32;
     if action == TC_ACT_SHOT {
         Maps.count_drop(DropReason::RedirectFailed.index());
     }

@@ -36,6 +36,12 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.0.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
     fn is_tagged(&self) -> bool {
         // XDP sees tags in the bytes: as an EtherType that the pipeline does not know.
         false
@@ -86,9 +92,10 @@ pub(crate) fn uplink(ctx: XdpContext) -> u32 {
         Verdict::Return => XDP_TX,
         Verdict::Drop(_) | Verdict::Consumed => XDP_DROP,
         // Nothing that reaches the uplink is sent to members or out of the uplink again.
-        Verdict::Members { .. } | Verdict::Uplink { .. } | Verdict::Resolve { .. } => {
-            refused(DropReason::RedirectFailed)
-        }
+        Verdict::Members { .. }
+        | Verdict::Uplink { .. }
+        | Verdict::ComeBack { .. }
+        | Verdict::Resolve { .. } => refused(DropReason::RedirectFailed),
     }
 }
 

@@ -33,11 +33,15 @@ pub fn uplink(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
 }
 
 /// Runs the pipeline of a guest's port on a frame that came through the interface `ifindex`; `tagged`: with a VLAN tag beside
-/// the bytes.
+/// the bytes. What comes back is run through the uplink's too, as in the kernel.
 pub fn port(tables: &MemoryTables, ifindex: u32, tagged: bool, frame: &[u8]) -> Outcome {
     let mut packet = FramePacket::new(frame);
+    packet.set_ingress(ifindex);
     packet.set_tagged(tagged);
-    let verdict = pipeline::port(&mut packet, &tables, ifindex);
+    let verdict = pipeline::port(&mut packet, &tables);
+    if let Verdict::ComeBack { .. } = verdict {
+        return uplink(tables, Stage::Tc, &packet.into_bytes());
+    }
     let mut receivers = Vec::new();
     if let Verdict::Members { slot, sender } = verdict {
         for_each_receiver(&tables, slot, sender, |receiver| receivers.push(receiver));

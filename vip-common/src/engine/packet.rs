@@ -16,17 +16,23 @@ pub struct FramePacket {
     /// Two bytes each, so that headers at even offsets are aligned.
     words: Vec<u16>,
     length: usize,
+    ingress: u32,
     tagged: bool,
 }
 
 impl FramePacket {
-    /// A copy of the frame, without VLAN tag beside the bytes.
+    /// A copy of the frame, without VLAN tag beside the bytes, that came through no interface.
     pub fn new(frame: &[u8]) -> Self {
         let mut words = std::vec![0u16; frame.len().div_ceil(2)];
         for (to, from) in words.as_mut_bytes().iter_mut().zip(frame) {
             *to = *from;
         }
-        Self { words, length: frame.len(), tagged: false }
+        Self { words, length: frame.len(), ingress: 0, tagged: false }
+    }
+
+    /// The interface that it came through.
+    pub const fn set_ingress(&mut self, ifindex: u32) {
+        self.ingress = ifindex;
     }
 
     /// Whether the frame carries a VLAN tag beside the bytes.
@@ -43,6 +49,10 @@ impl FramePacket {
 impl Packet for FramePacket {
     fn length(&self) -> usize {
         self.length
+    }
+
+    fn ingress(&self) -> u32 {
+        self.ingress
     }
 
     fn is_tagged(&self) -> bool {

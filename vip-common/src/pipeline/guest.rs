@@ -84,8 +84,8 @@ impl Source {
 }
 
 #[inline(always)]
-pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Decision {
-    let Some(index) = tables.port_by_interface(ifindex) else { return Decision::NOT_OURS };
+pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+    let Some(index) = tables.port_by_interface(packet.ingress()) else { return Decision::NOT_OURS };
     let Some(port) = tables.port(index) else { return Decision::drop(DropReason::TableInconsistent) };
     if port.vni == 0 {
         return Decision::drop(DropReason::TableInconsistent);

@@ -9,7 +9,7 @@
 //! uplink: parse → EIP → owner of the VIP, or port → translate → deliver
 //! port:   source MAC → ARP: sender → claim | question | reply
 //!                    → IPv4: always allowed → source address → by MAC | by VIP | routed → deliver | translate → next hop
-//!                                                                                        → for an EIP: as uplink
+//!                                                                                        → for an EIP: into the uplink
 //! ```
 
 mod arp;
@@ -39,18 +39,15 @@ pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) ->
     conclude(outside::decide(packet, tables, stage), tables)
 }
 
-/// Decides about a frame that a guest sent through the interface `ifindex`.
+/// Decides about a frame that a guest sent.
 #[inline(always)]
-pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
-    let mut decision = guest::decide(packet, tables, ifindex);
+pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let mut decision = guest::decide(packet, tables);
     if decision.is_out()
         && packet.header::<packet::Frame>(0).is_some_and(|frame| frame.ip.protocol() == Protocol::ICMP)
-        && let Err(reason) = quote::icmp_leaves(packet, tables, ifindex)
+        && let Err(reason) = quote::icmp_leaves(packet, tables)
     {
         decision = verdict::Decision::drop(reason);
-    }
-    if decision == verdict::Decision::COME_BACK {
-        decision = outside::come_back(packet, tables);
     }
     conclude(decision, tables)
 }

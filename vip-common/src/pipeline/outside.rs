@@ -66,17 +66,6 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
 }
 
-/// A guest's packet to an EIP, which has become one from its own EIP: as if it had left and came in again (hairpinning, RFC 4787
-/// §6), one hop further.
-#[inline(never)]
-pub(super) fn come_back<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
-    let ip = attempt!(Ipv4Packet::parse(packet));
-    match tables.eip(ip.destination) {
-        Some(target) => unusual_to_target(packet, tables, &ip, target, Stage::Tc),
-        None => Decision::drop(DropReason::TableInconsistent),
-    }
-}
-
 /// [`to_target`] out of line, for what need not be fast.
 #[inline(never)]
 fn unusual_to_target<P: Packet, T: Tables>(

@@ -24,6 +24,9 @@ pub trait Packet {
     /// Length of the whole frame in bytes, with what lies outside the linear part.
     fn length(&self) -> usize;
 
+    /// Index of the interface that it came through.
+    fn ingress(&self) -> u32;
+
     /// Whether the frame carries a VLAN tag that the kernel keeps beside the bytes, with a VLAN other than 0.
     fn is_tagged(&self) -> bool;
 

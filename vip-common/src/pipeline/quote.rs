@@ -46,16 +46,12 @@ pub(super) fn quoted_destination<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
 /// The last step of an ICMP message that leaves as an EIP, which is its source already: translates the quote if it is an error,
 /// and counts it. A step of its own, at the surface: the way down to where packets leave has no more stack on Linux 6.1.
 #[inline(never)]
-pub(super) fn icmp_leaves<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ifindex: u32,
-) -> Result<(), DropReason> {
+pub(super) fn icmp_leaves<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<(), DropReason> {
     let ip = Ipv4Packet::parse(packet)?;
     let address = quoted_destination(packet, &ip);
     if !address.is_unspecified() {
         let port = tables
-            .port_by_interface(ifindex)
+            .port_by_interface(packet.ingress())
             .and_then(|index| tables.port(index))
             .ok_or(DropReason::TableInconsistent)?;
         let eip = eip_of(tables, &port, address).address;
@@ -214,7 +210,7 @@ macro_rules! steps {
 
 /// Whether the ICMP checksum is right (RFC 792).
 ///
-/// Each step is told by what is left, not by where it is: so the verifier sees the steps end, and the rest after any of them alike.
+/// Each step is told by what is left, not by where it is: so the verifier sees the rest after any of them alike.
 #[inline(always)]
 fn is_intact<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
     let mut sum = Sum::default();
@@ -222,7 +218,11 @@ fn is_intact<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
     if left > LONGEST {
         return false;
     }
-    while left >= 512 {
+    // Counted, because the verifier of Linux 6.1 forgets how much may be left.
+    for _ in 0..LONGEST / 512 {
+        if left < 512 {
+            break;
+        }
         let Some(part) = packet.sum::<512>(within(ip.end - left)) else { return false };
         sum = sum.plus(part);
         left -= 512;

@@ -31,9 +31,10 @@ pub(super) fn routed<P: Packet, T: Tables>(
             return Decision::drop(DropReason::NoRoute);
         }
         return match source {
-            // A router inside may send an error from an address that is in no table.
-            Source::FOREIGN if sender.has_bypass() && ip.protocol == Protocol::ICMP => {
-                leave(packet, tables, sender, ip, SourceEip::default())
+            Source::FIXED | Source::FOREIGN
+                if ip.protocol == Protocol::ICMP && sender.has_bypass() && !sender.port.eip.is_some() =>
+            {
+                error_of_router(packet, tables, sender, ip)
             }
             Source::FOREIGN => Decision::drop(no_route(tables, ip)),
             _ => translated(packet, tables, sender, ip, source),
@@ -127,23 +128,32 @@ fn translated<P: Packet, T: Tables>(
     decision
 }
 
+/// An ICMP error by a router of the VPC that has no EIP, which may send from an address in no table: it leaves as the EIP of the
+/// address that it is about.
+#[inline(never)]
+fn error_of_router<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<T>,
+    ip: &Ipv4Packet,
+) -> Decision {
+    let address = quoted_destination(packet, ip);
+    if address.is_unspecified() {
+        return Decision::drop(no_route(tables, ip));
+    }
+    let eip = eip_of(tables, &sender.port, address);
+    leave(packet, tables, sender, ip, eip)
+}
+
 /// Out of the uplink as an EIP, if there is one.
-///
-/// An error by a router of the VPC that has no EIP leaves as the EIP of the address that the error is about.
 #[inline(never)]
 fn leave<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
     ip: &Ipv4Packet,
-    mut eip: SourceEip,
+    eip: SourceEip,
 ) -> Decision {
-    if !eip.is_some() && ip.protocol == Protocol::ICMP && sender.has_bypass() {
-        let address = quoted_destination(packet, ip);
-        if !address.is_unspecified() {
-            eip = eip_of(tables, &sender.port, address);
-        }
-    }
     if !eip.is_some() {
         return if sender.port.flags.has(PortFlags::EXTERNAL_ROUTER) {
             Decision::NOT_OURS
@@ -151,28 +161,29 @@ fn leave<P: Packet, T: Tables>(
             Decision::drop(no_route(tables, ip))
         };
     }
-    if tables.eip(ip.destination).is_some() {
-        attempt!(check_translatable(packet, ip));
-        if ip.ttl <= 1 {
-            return Decision::drop(DropReason::TtlExpired);
-        }
-        attempt!(rewrite(packet, ip, Translation::Source(eip.address), || (Mac::ZERO, Mac::ZERO)));
-        return Decision::COME_BACK;
-    }
     let config = attempt!(tables.config().ok_or(DropReason::TableInconsistent));
-    let route = tables.route(ip.destination).copied().unwrap_or_default();
-    if route.is_local() {
-        return Decision::drop(DropReason::HostAddress);
-    }
-    let next_hop = next_hop(tables, route, ip.destination, eip.network);
-    if next_hop.is_unspecified() {
-        return Decision::drop(DropReason::NoNextHop);
+    // To an EIP of this host: hairpinning (RFC 4787 §6). It comes in again, whatever the routes say, and one hop further.
+    let comes_back = tables.eip(ip.destination).is_some();
+    let mut next_hop = Ipv4::UNSPECIFIED;
+    if !comes_back {
+        let route = tables.route(ip.destination).copied().unwrap_or_default();
+        if route.is_local() {
+            return Decision::drop(DropReason::HostAddress);
+        }
+        next_hop = next_hop_of(tables, route, ip.destination, eip.network);
+        if next_hop.is_unspecified() {
+            return Decision::drop(DropReason::NoNextHop);
+        }
     }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
-    let (destination_mac, decision) = leave_by(tables, config, next_hop);
+    let (destination_mac, decision) = if comes_back {
+        (config.uplink_mac, Decision::come_back(config.uplink))
+    } else {
+        leave_by(tables, config, next_hop)
+    };
     let macs = || (destination_mac, config.uplink_mac);
     attempt!(rewrite(packet, ip, Translation::Source(eip.address), macs));
     decision
@@ -181,7 +192,7 @@ fn leave<P: Packet, T: Tables>(
 /// Address of the neighbour that the packet goes to; unspecified: there is none. An address and no `Option`, whose payload would be
 /// an undefined register to the verifier.
 #[inline(always)]
-fn next_hop<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_network: u16) -> Ipv4 {
+fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_network: u16) -> Ipv4 {
     if eip_network != 0 {
         let Some(network) = tables.network(eip_network) else { return Ipv4::UNSPECIFIED };
         let next_hop = network.next_hop(destination);

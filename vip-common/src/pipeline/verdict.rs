@@ -46,6 +46,11 @@ pub enum Verdict {
         /// The uplink.
         ifindex: u32,
     },
+    /// Into the uplink, as if it came from outside: a guest's packet to an EIP, translated on its way out.
+    ComeBack {
+        /// The uplink.
+        ifindex: u32,
+    },
     /// Out of the uplink to a neighbour whose MAC the kernel has to find.
     Resolve {
         /// Address of the neighbour.
@@ -91,8 +96,6 @@ impl Decision {
     pub(super) const CONSUMED: Self = Self::new(Self::CONSUMED_ACTION, 0, 0);
     /// [`Verdict::Return`].
     pub(super) const RETURN: Self = Self::new(Self::RETURN_ACTION, 0, 0);
-    /// Translated on its way out, and now to be handled as if it came in again: for an EIP. Never a verdict.
-    pub(super) const COME_BACK: Self = Self::new(Self::COME_BACK_ACTION, 0, 0);
 
     #[inline(always)]
     const fn new(action: u64, port: u32, detail: u32) -> Self {
@@ -121,6 +124,12 @@ impl Decision {
     #[inline(always)]
     pub(super) const fn uplink(ifindex: u32) -> Self {
         Self::new(Self::UPLINK_ACTION, 0, ifindex)
+    }
+
+    /// [`Verdict::ComeBack`].
+    #[inline(always)]
+    pub(super) const fn come_back(ifindex: u32) -> Self {
+        Self::new(Self::COME_BACK_ACTION, 0, ifindex)
     }
 
     /// [`Verdict::Resolve`].
@@ -172,6 +181,7 @@ impl Decision {
             Self::MEMBERS_ACTION => Verdict::Members { slot: detail, sender: port },
             Self::RETURN_ACTION => Verdict::Return,
             Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail },
+            Self::COME_BACK_ACTION => Verdict::ComeBack { ifindex: detail },
             Self::RESOLVE_ACTION => Verdict::Resolve { next_hop: Ipv4::from_raw(detail) },
             _ => Verdict::NotOurs,
         }

@@ -32,6 +32,7 @@ fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), T
         | Verdict::Deliver { .. }
         | Verdict::Return
         | Verdict::Uplink { .. }
+        | Verdict::ComeBack { .. }
         | Verdict::Resolve { .. } => {}
     }
     prop_assert_eq!(&*tables.drops.borrow(), &drops, "{:?}", outcome.verdict);
