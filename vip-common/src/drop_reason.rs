@@ -55,7 +55,7 @@ drop_reasons! {
     20 TtlExpired "ttl_expired" "A packet to be routed with a TTL of 1 or less."
     21 IcmpError "icmp_error" "An ICMP error that cannot be translated: it is a fragment, or its quote is too short, is of another ICMP error, or not of a packet of the address that it is for."
     22 IcmpRedirect "icmp_redirect" "An ICMP redirect: never translated."
-    23 TinyFragment "tiny_fragment" "A first fragment too short for its transport header (RFC 1858, RFC 3128)."
+    23 TinyFragment "tiny_fragment" "A first fragment too short for its transport header (RFC 1858, RFC 3128), or one of ICMP that begins before the end of what an error quotes."
     24 Hairpin "hairpin" "A packet to an EIP from an address without EIP: an answer would find no way back."
     25 HostAddress "host_address" "A guest's packet to an address of this host."
     26 NoInterface "no_interface" "The receiving port has no interface on this host at the moment."

@@ -48,6 +48,11 @@ pub(super) fn quoted_destination<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
 #[inline(never)]
 pub(super) fn icmp_leaves<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<(), DropReason> {
     let ip = Ipv4Packet::parse(packet)?;
+    let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
+    if (1..ERROR_HEADER + Ipv4Header::LEN).contains(&frame.ip.fragment_offset()) {
+        // Were the message an error, the addresses of its quote would be here and nobody could tell.
+        return Err(DropReason::TinyFragment);
+    }
     let address = quoted_destination(packet, &ip);
     if !address.is_unspecified() {
         let port = tables

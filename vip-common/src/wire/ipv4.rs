@@ -94,6 +94,12 @@ impl Ipv4Header {
         self.ttl = ttl;
     }
 
+    /// Where the payload of a fragment begins in the whole packet's, in bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> usize {
+        ((self.flags_offset.get() & 0x1fff) << 3) as usize
+    }
+
     /// Whether this is a fragment other than the last.
     #[inline(always)]
     pub const fn has_more_fragments(&self) -> bool {
