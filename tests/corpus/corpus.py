@@ -6,8 +6,8 @@ after it, and how many hops it has. Writes one JSON object a line:
 
     {"name", "class", "way", "frame": hex, "out": hex or null, "drop": null or {"reason", "hop"}}
 
-What must come out is never computed from the frame: it is the same packet, built from scratch with the translated addresses, and
-scapy computes its lengths and checksums. A corruption is a difference to the right checksum, so it must be the same before and after.
+What must come out is never computed from the frame: it is the same packet, built from scratch with the translated addresses,
+and scapy computes its lengths and checksums. A corruption is a difference to the right checksum, the same before and after.
 
 Needs scapy; its release is pinned where the virtual environment is made.
 """
@@ -243,27 +243,26 @@ def gre(rng, size) -> Transport:
     return lambda view: (47, carried(view, GRE(chksum_present=1, key_present=1, key=key) / inner.copy()))
 
 
-def opaque(rng, size, protocol) -> Transport:
-    data = some_bytes(rng, size)
+def opaque(protocol, data: bytes) -> Transport:
+    """Bytes that nothing changes."""
     return lambda view: (protocol, data)
 
 
 def esp(rng, size) -> Transport:
     """Security parameters index, sequence number, ciphertext (RFC 4303)."""
-    return opaque(rng, 8 + size, 50)
+    return opaque(50, some_bytes(rng, 8 + size))
 
 
 def ah(rng, size) -> Transport:
     """RFC 4302: no translator can mend its integrity check, so the receiver drops it; on the way it is like any other."""
     head = struct.pack("!BBHII", 6, 4, 0, rng.getrandbits(32), 1) + some_bytes(rng, 12)
-    data = head + some_bytes(rng, size)
-    return lambda view: (51, data)
+    return opaque(51, head + some_bytes(rng, size))
 
 
 def unknown(rng, size) -> Transport:
     """Protocols without a rule of their own, whose first bytes may look like anything."""
     others = [number for number in range(256) if number not in (1, 2, 112, *SUMS)]
-    return opaque(rng, size, rng.choice(others))
+    return opaque(rng.choice(others), some_bytes(rng, size))
 
 
 def icmp(rng, size, kind, code=0) -> Transport:
@@ -435,9 +434,10 @@ def fragment(which):
     return make
 
 
-def second_word_of_tcp(draw):
-    """A fragment that begins inside the TCP header (RFC 3128) has no checksum to mend; only the header is translated."""
-    packet = draw.packet(tcp(draw.rng, draw.rng.randint(8, DATA)))
+def fragment_before_checksum(draw):
+    """A later fragment that begins inside the TCP header (RFC 3128). The first, of 8 bytes, has no checksum and is dropped, so
+    nobody will read the one that may be here: bytes, of which none changes."""
+    packet = draw.packet(opaque(TCP_PROTOCOL, some_bytes(draw.rng, draw.rng.randint(16, DATA))))
     return replace(packet, part=(8, whole_length(packet), False)), None
 
 
@@ -547,11 +547,12 @@ def error_about_first_fragment(draw):
 
 
 def error_about_later_fragment(draw):
-    """Its bytes are no transport header, even if they look like one: here a checksum, or an error of their own."""
-    within = error(draw.rng, quoted_packet(draw.rng, udp(draw.rng, 100)), None)
-    like_error = lambda view: (ICMP_PROTOCOL, bytes(8) + within(view)[1])  # noqa: E731
-    about = quoted_packet(draw.rng, draw.rng.choice([tcp(draw.rng, 200), udp(draw.rng, 200), like_error]))
-    return draw.packet(error(draw.rng, replace(about, part=(8, 100, draw.rng.random() < 0.5)), None)), None
+    """Its bytes are no transport header, even if they look like one: like a checksum, or like an error of their own."""
+    rng = draw.rng
+    _, message = error(rng, quoted_packet(rng, udp(rng, 100)), None)(draw.before)
+    transports = [udp(rng, 200), opaque(TCP_PROTOCOL, some_bytes(rng, 200)), opaque(ICMP_PROTOCOL, bytes(8) + message)]
+    about = quoted_packet(rng, rng.choice(transports))
+    return draw.packet(error(rng, replace(about, part=(8, 100, rng.random() < 0.5)), None)), None
 
 
 def error_about_query(draw):
@@ -704,7 +705,7 @@ CLASSES = {
     "first_fragment": fragment("first"),
     "middle_fragment": fragment("middle"),
     "last_fragment": fragment("last"),
-    "fragment_inside_tcp_header": second_word_of_tcp,
+    "fragment_inside_tcp_header": fragment_before_checksum,
     "tiny_first_fragment": tiny,
     "least_first_fragment": just_long_enough,
     "wrong_checksum": wrong,
@@ -755,10 +756,10 @@ def case(name, way: Way, number: int) -> dict:
             continue
         if len(frame) - len(packet.padding) <= 14 + MTU:
             break
-    told = [name, way.name, str(number), *draw.said]
+    told = ["corpus", name, way.name, str(number), *draw.said]
     return {
         "name": "_".join(told).replace(" ", "_"),
-        "class": name,
+        "class": f"corpus_{name}",
         "way": way.name,
         "frame": frame.hex(),
         "out": out.hex() if out else None,

@@ -165,24 +165,23 @@ pub fn load() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The corpus as tests, by name: one for each class, or, if somebody looks for some by `filter`, for each packet.
+/// The corpus as tests, by name: one for each class, or, if `filter` is part of no class's name, for each packet.
 ///
 /// # Errors
 ///
 /// Those of [`load`], and two packets of one name.
 pub fn tests(filter: Option<&str>) -> Result<Vec<(String, Vec<Fixture>)>> {
-    let cases = load()?;
     let mut names = HashSet::new();
-    for fixture in cases.iter().flat_map(|case| &case.fixtures) {
-        ensure!(names.insert(fixture.name.clone()), "there are two packets {}", fixture.name);
-    }
-    if filter.is_some() {
-        let fixtures = cases.into_iter().flat_map(|case| case.fixtures);
-        return Ok(fixtures.map(|fixture| (fixture.name.clone(), vec![fixture])).collect());
-    }
     let mut classes: BTreeMap<String, Vec<Fixture>> = BTreeMap::new();
-    for case in cases {
-        classes.entry(format!("corpus_{}", case.class)).or_default().extend(case.fixtures);
+    for Case { class, fixtures } in load()? {
+        for fixture in &fixtures {
+            ensure!(names.insert(fixture.name.clone()), "there are two packets {}", fixture.name);
+        }
+        classes.entry(class).or_default().extend(fixtures);
+    }
+    if filter.is_some_and(|filter| !classes.keys().any(|class| class.contains(filter))) {
+        let fixtures = classes.into_values().flatten();
+        return Ok(fixtures.map(|fixture| (fixture.name.clone(), vec![fixture])).collect());
     }
     Ok(classes.into_iter().collect())
 }
@@ -219,16 +218,16 @@ fn parse(line: &str) -> Result<Case> {
     let way = way(text("way")?)?;
     let frame = bytes(text("frame")?)?;
     let mut table = Table::default();
-    match line.get("drop").filter(|drop| !drop.is_null()) {
-        Some(drop) => add(&mut table, way, name, frame, refused(way, drop)?),
-        None => {
-            let out = bytes(text("out")?)?;
-            let back = self::way(way.back)?;
-            let answer = answer(&out, back.before.macs, TTL)?;
-            let restored = answer_restored(&frame, back)?;
-            add(&mut table, way, name, frame, (way.arrives)(out));
-            add(&mut table, back, &format!("{name} and back"), answer, (back.arrives)(restored));
-        }
+    if let Some(drop) = line.get("drop").filter(|drop| !drop.is_null()) {
+        add(&mut table, way, name, frame, refused(way, drop)?);
+    } else {
+        let out = bytes(text("out")?)?;
+        let back = self::way(way.back)?;
+        let answered = answer(&out, back.before.macs, TTL)?;
+        // What the packet must be again: its own answer, at the end of the way back.
+        let restored = answer(&frame, back.after.macs, TTL - back.hops)?;
+        add(&mut table, way, name, frame, (way.arrives)(out));
+        add(&mut table, back, &format!("{name} and back"), answered, (back.arrives)(restored));
     }
     Ok(Case { class: text("class")?.to_owned(), fixtures: table.into_fixtures() })
 }
@@ -265,11 +264,6 @@ fn bytes(hex: &str) -> Result<Vec<u8>> {
 
 /// TTL of answers, which is their own.
 const TTL: u8 = 64;
-
-/// What the packet must be again when its translation is answered: its own answer, at the end of the way back.
-fn answer_restored(frame: &[u8], back: &Way) -> Result<Vec<u8>> {
-    answer(frame, back.after.macs, TTL - back.hops)
-}
 
 /// The same bytes the other way round: addresses of the packet and, in an ICMP error, of its quote change places, which no
 /// checksum over them sees.

@@ -1,4 +1,5 @@
-//! The corpus on the host engine: no privileges, no kernel. Each class of packets is a test; with a filter, each packet is one.
+//! The corpus on the host engine: no privileges, no kernel. Each class of packets is a test; with a filter that is part of no class, each
+//! packet is one.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use vip_lab::{corpus, fixtures::engine};

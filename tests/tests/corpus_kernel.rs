@@ -1,5 +1,5 @@
-//! The corpus through the loaded programs: needs root and a built object. Each class of packets is a test; with a filter, each packet
-//! is one.
+//! The corpus through the loaded programs: needs root and a built object. Each class of packets is a test; with a filter that is part
+//! of no class, each packet is one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
