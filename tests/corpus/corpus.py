@@ -415,13 +415,15 @@ def was_zero(draw):
 
 
 def header_length(draw):
-    words = draw.number % 11
+    words = 10 - draw.number % 11
     draw.said.append(f"ihl {5 + words}")
     make = draw.rng.choice(TRANSPORTS)
     return draw.packet(make(draw.rng, size_of(draw.rng, draw.number)), options=options_of(draw.rng, words)), None
 
 
 def fragment(which):
+    """One part of a packet. Each comes alone to a forwarder that has seen no other, so their order is any."""
+
     def make(draw):
         rng = draw.rng
         packet = draw.packet(rng.choice(TRANSPORTS)(rng, rng.randint(64, DATA)))
@@ -535,7 +537,7 @@ def any_length(rng, about):
 
 
 def error_about_options(draw):
-    words = 1 + draw.number % 10
+    words = 10 - draw.number % 10
     about = quoted_packet(draw.rng, options=options_of(draw.rng, words))
     draw.said.append(f"ihl {5 + words}")
     return draw.packet(error(draw.rng, about, draw.rng.choice([None, 28 + 4 * words, 20 + 4 * words]))), None
@@ -604,7 +606,7 @@ def error_with_extension(draw):
 
 
 def error_behind_options(draw):
-    words = 1 + draw.number % 10
+    words = 10 - draw.number % 10
     draw.said.append(f"ihl {5 + words}")
     transport = error(draw.rng, quoted_packet(draw.rng), None)
     return draw.packet(transport, options=options_of(draw.rng, words)), None
