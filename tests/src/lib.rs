@@ -27,6 +27,7 @@ pub mod bench;
 pub mod big_state;
 pub mod capture;
 mod clock;
+pub mod corpus;
 pub mod demo;
 pub mod fixtures;
 pub mod frame;

@@ -7,8 +7,8 @@ use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use vip_lab::{
     Lab,
     fixtures::{
-        self, Fixture, engine,
-        kernel::{self, Addresses, Kernel},
+        self, Fixture,
+        kernel::{Addresses, Kernel},
     },
 };
 
@@ -53,22 +53,9 @@ fn both(fixture: &Fixture, kernel: &Shared) -> Result<(), Failed> {
     let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
     let kernel = kernel.as_mut().ok_or("the programs are not loaded")?;
     for addresses in [Addresses::Scattered, Addresses::Crowded] {
-        one(fixture, kernel, addresses).map_err(|error| {
-            Failed::from(format!("addresses {addresses:?}: {}", error.message().unwrap_or_default()))
-        })?;
+        kernel
+            .judge(fixture, addresses)
+            .map_err(|error| Failed::from(format!("addresses {addresses:?}: {error}")))?;
     }
-    Ok(())
-}
-
-fn one(fixture: &Fixture, kernel: &mut Kernel, addresses: Addresses) -> Result<(), Failed> {
-    let ran = kernel.run(fixture, addresses).map_err(|error| Failed::from(format!("{error:#}")))?;
-    let world = fixture.world(ran.now);
-    let expected = fixture.expect.observed(&world, &fixture.frame);
-    fixtures::compare(fixture, "kernel", &expected, &ran.observed)?;
-    let code = kernel::code(ran.last, expected.verdict);
-    if ran.code != code {
-        return Err(Failed::from(format!("{}: return code {}, not {code}", fixture.name, ran.code)));
-    }
-    fixtures::compare_runs(fixture, &engine::run(fixture, &world), &ran.observed)?;
     Ok(())
 }

@@ -7,6 +7,7 @@ mod artifacts;
 mod bench;
 mod budget;
 mod compiler;
+mod corpus;
 mod demo;
 mod linker;
 mod lint;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: from what needs nothing to what needs a kernel and root, each step on top of the last.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use crate::artifacts::{self, Artifacts, Options};
 use crate::packages::{self, Task};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{budget, preflight, process};
+use crate::{budget, corpus, preflight, process};
 
 /// Runs the tests whose names contain `filter`; `no_lab` leaves out those that need root.
 ///
@@ -39,10 +40,12 @@ pub(crate) fn run(workspace: &Workspace, no_lab: bool, filter: Option<&str>) -> 
 }
 
 fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    let corpus = corpus::make(workspace, corpus::PACKETS)?;
+
     process::heading("host tests");
     // The workspace's default members; the labs' tests are behind a feature of theirs.
     let mut host = workspace.cargo("test");
-    host.arg("--no-fail-fast").args(filter);
+    host.arg("--no-fail-fast").args(filter).env(corpus::VARIABLE, &corpus);
     suites(&mut host, tally, "host tests")?;
 
     let built = artifacts::build(workspace, &Options::default())?;
@@ -54,7 +57,7 @@ fn steps(workspace: &Workspace, no_lab: bool, filter: Option<&str>, tally: &mut 
     budget::of_this_kernel(workspace, &built.vipd, budget::Mode::Check)?;
 
     process::heading("kernel fixtures and labs");
-    suites(labs(workspace, &built).args(filter), tally, "kernel fixtures and labs")
+    suites(labs(workspace, &built, &corpus).args(filter), tally, "kernel fixtures and labs")
 }
 
 /// Builds the tests that need root: integration tests behind the feature `kernel`. Unit tests are left out.
@@ -69,9 +72,9 @@ pub(crate) fn kernel_tests(workspace: &Workspace, built: &Artifacts) -> Command 
 }
 
 /// Runs them, one at a time, because a lab's streams and timers want the machine to themselves.
-fn labs(workspace: &Workspace, built: &Artifacts) -> Command {
+fn labs(workspace: &Workspace, built: &Artifacts, corpus: &Path) -> Command {
     let mut command = kernel_tests(workspace, built);
-    command.args(["--no-fail-fast", "--", "--test-threads=1"]);
+    command.env(corpus::VARIABLE, corpus).args(["--no-fail-fast", "--", "--test-threads=1"]);
     command
 }
 

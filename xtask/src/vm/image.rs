@@ -59,7 +59,7 @@ pub(crate) struct Base {
 
 impl Base {
     /// Gathers programs, libraries and tests.
-    pub(crate) fn build(init: &Path, built: &Artifacts, suites: &[Suite]) -> Result<Self> {
+    pub(crate) fn build(init: &Path, built: &Artifacts, corpus: &Path, suites: &[Suite]) -> Result<Self> {
         let mut image = Image::default();
         for folder in FOLDERS {
             image.archive.directory(folder)?;
@@ -82,7 +82,9 @@ impl Base {
         for (name, path) in [("vipd", &built.vipd), ("vipctl", &built.vipctl)] {
             image.own(&format!("{HOME}/{name}"), path)?;
         }
-        image.archive.file(&format!("{HOME}/vip-ebpf"), &read(&built.object)?)?;
+        for (name, path) in [("vip-ebpf", built.object.as_path()), ("corpus", corpus)] {
+            image.archive.file(&format!("{HOME}/{name}"), &read(path)?)?;
+        }
         for suite in suites {
             image.own(&suite.place(), &suite.executable)?;
         }

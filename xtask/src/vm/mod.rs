@@ -25,7 +25,7 @@ use crate::vm::machine::Limits;
 use crate::vm::plan::{Command, Plan};
 use crate::vm::report::Report;
 use crate::workspace::Workspace;
-use crate::{artifacts, preflight, process};
+use crate::{artifacts, corpus, preflight, process};
 
 /// Software emulation, two processors, every lab: bounds for what hangs, not for what is slow.
 const FULL: Limits = Limits { total: Duration::from_secs(90 * 60), silence: Duration::from_secs(10 * 60) };
@@ -66,6 +66,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     packages::ensure(Task::Vm)?;
     vip_lab::interrupt::remove_labs_on_signal();
 
+    let corpus = corpus::make(workspace, corpus::FEW_PACKETS)?;
     let built = artifacts::build(workspace, &artifacts::Options::default())?;
     process::heading("tests");
     let suites = suites::build(workspace, &built)?;
@@ -79,7 +80,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let kernels = choices.iter().map(Kernel::prepare).collect::<Result<Vec<_>>>()?;
     println!("processor: {}", if machine::has_kvm() { "lent by KVM" } else { "emulated, which is slow" });
 
-    let base = Base::build(&init, &built, &suites)?;
+    let base = Base::build(&init, &built, &corpus, &suites)?;
     let limits = if options.smoke { SMOKE } else { FULL };
     let mut failed = Vec::new();
     let mut summary = Vec::new();
@@ -131,9 +132,14 @@ fn boot(
         }
         modules = chosen;
     }
-    let mut environment: Vec<_> = [("VIPD", "vipd"), ("VIPCTL", "vipctl"), ("VIP_EBPF_OBJECT", "vip-ebpf")]
-        .map(|(name, file)| (name, format!("{HOME}/{file}")))
-        .into();
+    let mut environment: Vec<_> = [
+        ("VIPD", "vipd"),
+        ("VIPCTL", "vipctl"),
+        ("VIP_EBPF_OBJECT", "vip-ebpf"),
+        (corpus::VARIABLE, "corpus"),
+    ]
+    .map(|(name, file)| (name, format!("{HOME}/{file}")))
+    .into();
     environment.push((virtio::VARIABLE, "2".to_owned()));
     if !machine::has_kvm() {
         environment.push((virtio::EMULATED, "1".to_owned()));

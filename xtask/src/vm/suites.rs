@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 const SMOKE: &str = "virtio";
 
 /// Test programs that would find nothing in the machine that differs from here.
-const WITHOUT_KERNEL: [&str; 4] = ["api", "fixtures_engine", "plan_steps", "state"];
+const WITHOUT_KERNEL: [&str; 5] = ["api", "corpus_engine", "fixtures_engine", "plan_steps", "state"];
 
 /// A test program.
 pub(crate) struct Suite {
