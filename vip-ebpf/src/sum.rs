@@ -12,5 +12,5 @@ pub(crate) fn sum<const N: usize>(bytes: &mut [u8; N]) -> Sum {
     // SAFETY: the bytes are borrowed, and nothing is subtracted: there is no `from`.
     let sum = unsafe { bpf_csum_diff(null_mut(), 0, bytes.as_mut_ptr().cast(), N as u32, 0) };
     // Negative only for lengths that the helper refuses.
-    Sum::of_words(sum as u32)
+    Sum::of_words(sum.cast_unsigned() as u32)
 }
