@@ -52,7 +52,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn port_by_mac(&self, key: &MacKey) -> Option<u32> {
-        // SAFETY: the agent replaces values whole, and an element freed under a reader is not reused within its RCU section.
+        // SAFETY: memory of an element stays one of this map's elements. One that is removed may be reused at once, so a frame
+        // under way may see another entry's value, as it would have an instant later; the agent writes words whole.
         unsafe { maps::MACS.get(key) }.copied()
     }
 

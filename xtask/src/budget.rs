@@ -128,19 +128,19 @@ fn series(release: &str) -> Option<String> {
 }
 
 fn costs(programs: &[Program]) -> Result<Costs> {
-    let cost = |program: &Program| {
-        let cost = Cost {
-            instructions: program.verified_instructions?,
-            stack: program.stack_bytes?,
-            machine_code: program.jited_bytes,
-        };
-        Some((program.name.clone(), cost))
-    };
-    let costs: Costs = programs.iter().filter_map(cost).collect();
-    if costs.is_empty() {
-        bail!("this kernel tells no program's cost");
-    }
-    Ok(costs)
+    programs
+        .iter()
+        .map(|program| {
+            let Program { name, verified_instructions, stack_bytes, jited_bytes } = program;
+            let cost = Cost {
+                instructions: verified_instructions
+                    .with_context(|| format!("this kernel does not tell {name}'s verified instructions"))?,
+                stack: stack_bytes.with_context(|| format!("this kernel does not tell {name}'s stack"))?,
+                machine_code: *jited_bytes,
+            };
+            Ok((name.clone(), cost))
+        })
+        .collect()
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Costs>> {
@@ -148,9 +148,10 @@ fn read(path: &Path) -> Result<BTreeMap<String, Costs>> {
     toml::from_str(&text).with_context(|| format!("{} is not what it should be", path.display()))
 }
 
-/// What grew too far, or is not in the file at all.
+/// What grew too far, is not in the file at all, or is there and was not measured.
 fn above(costs: &Costs, allowed: &Costs) -> Vec<String> {
-    let mut above = Vec::new();
+    let missing = allowed.keys().filter(|name| !costs.contains_key(*name));
+    let mut above: Vec<_> = missing.map(|name| format!("{name} was not measured")).collect();
     for (name, cost) in costs {
         let Some(allowed) = allowed.get(name) else {
             above.push(format!("{name} has no figures"));
@@ -219,6 +220,7 @@ mod tests {
         );
         assert_eq!(above(&one(900, 120), &one(1000, 100)).len(), 1);
         assert_eq!(above(&one(1, 1), &Costs::new()), ["port has no figures"]);
+        assert_eq!(above(&Costs::new(), &one(1, 1)), ["port was not measured"]);
     }
 
     #[test]
@@ -243,12 +245,15 @@ mod tests {
 
     #[test]
     fn a_kernel_that_tells_nothing_is_an_error() {
-        let silent = Program {
-            name: "port".to_owned(),
-            verified_instructions: None,
-            stack_bytes: None,
-            jited_bytes: 0,
+        let program = |name: &str, figure| Program {
+            name: name.to_owned(),
+            verified_instructions: figure,
+            stack_bytes: figure,
+            jited_bytes: 1,
         };
-        assert!(costs(&[silent]).is_err());
+        assert!(costs(&[program("uplink", Some(1)), program("port", Some(1))]).is_ok());
+        let error =
+            costs(&[program("uplink", Some(1)), program("port", None)]).expect_err("port's are not known");
+        assert!(error.to_string().contains("port"), "{error}");
     }
 }

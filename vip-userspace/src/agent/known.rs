@@ -9,7 +9,7 @@ use vip_common::tables::{EipNetwork, PortEntry, Target};
 
 use crate::{
     plan::{Assigned, Contents, Interfaces, Step, contents_of},
-    state::{EipTarget, State},
+    state::State,
 };
 
 /// What contents were made of.
@@ -89,16 +89,8 @@ impl Known {
     /// The EIPs in the tables, and where they lead.
     pub(super) fn eips(&self) -> impl Iterator<Item = (Ipv4Addr, Target)> + '_ {
         let remembered = self.contents.eips.iter().map(|(&eip, &target)| (Ipv4Addr::from(eip), target));
-        let spared = self.spared.iter().flat_map(|(Origin { state, assigned, .. }, _)| {
-            assigned.eips.iter().map(|(eip, index)| {
-                let eip = &state.eips[eip];
-                let target = match eip.target {
-                    EipTarget::Vip(_) => Target::vip(index),
-                    EipTarget::Port(_) => Target::port(index),
-                };
-                (eip.address, target)
-            })
-        });
+        let spared =
+            self.spared.iter().flat_map(|(Origin { state, assigned, .. }, _)| assigned.targets(state));
         remembered.chain(spared)
     }
 

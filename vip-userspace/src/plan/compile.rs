@@ -158,6 +158,20 @@ pub struct Assigned {
     pub eips: Given<Eip>,
 }
 
+impl Assigned {
+    /// The EIPs that are in the tables, and what each leads to there, for the state that these indexes were given for.
+    pub(crate) fn targets<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (Ipv4Addr, Target)> + 'a {
+        self.eips.iter().map(|(eip, index)| {
+            let Eip { address, target } = state.eips[eip];
+            let target = match target {
+                EipTarget::Vip(_) => Target::vip(index),
+                EipTarget::Port(_) => Target::port(index),
+            };
+            (address, target)
+        })
+    }
+}
+
 /// What the tables shall contain.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
@@ -179,21 +193,13 @@ pub fn compile(
     interfaces: &Interfaces,
     indexes: &Indexes,
 ) -> Desired {
-    let mut compiler = Compiler {
-        state,
-        networks,
-        interfaces,
-        assigned: Assigned {
-            subnets: Given::none(&state.subnets),
-            ports: Given::none(&state.ports),
-            vips: Given::none(&state.vips),
-            eips: Given::none(&state.eips),
-        },
-        addresses: Vec::new(),
-        contents: Contents::default(),
-        refused: Vec::new(),
-        resting: BTreeSet::new(),
+    let none = Assigned {
+        subnets: Given::none(&state.subnets),
+        ports: Given::none(&state.ports),
+        vips: Given::none(&state.vips),
+        eips: Given::none(&state.eips),
     };
+    let mut compiler = Compiler::new(state, networks, interfaces, none);
     // All indexes before any entry, so that each entry is made once and whole.
     compiler.give_subnets(indexes);
     compiler.give_ports(indexes);
@@ -212,16 +218,7 @@ pub fn contents_of(
     interfaces: &Interfaces,
     assigned: &Assigned,
 ) -> Contents {
-    let mut compiler = Compiler {
-        state,
-        networks,
-        interfaces,
-        assigned: assigned.clone(),
-        addresses: Vec::new(),
-        contents: Contents::default(),
-        refused: Vec::new(),
-        resting: BTreeSet::new(),
-    };
+    let mut compiler = Compiler::new(state, networks, interfaces, assigned.clone());
     compiler.entries();
     compiler.contents
 }
@@ -241,7 +238,26 @@ struct Compiler<'a> {
     resting: BTreeSet<(Kind, u32)>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    /// With no entry yet.
+    fn new(
+        state: &'a State,
+        networks: &'a [EipNetwork],
+        interfaces: &'a Interfaces,
+        assigned: Assigned,
+    ) -> Self {
+        Self {
+            state,
+            networks,
+            interfaces,
+            assigned,
+            addresses: Vec::new(),
+            contents: Contents::default(),
+            refused: Vec::new(),
+            resting: BTreeSet::new(),
+        }
+    }
+
     /// Makes all entries.
     fn entries(&mut self) {
         self.networks();
@@ -384,21 +400,8 @@ impl Compiler<'_> {
     }
 
     fn eips(&mut self) {
-        let state = self.state;
-        let entries: Vec<(Ipv4, Target)> = self
-            .assigned
-            .eips
-            .iter()
-            .map(|(eip, index)| {
-                let Eip { address, target } = state.eips[eip];
-                let target = match target {
-                    EipTarget::Vip(_) => Target::vip(index),
-                    EipTarget::Port(_) => Target::port(index),
-                };
-                (address.into(), target)
-            })
-            .collect();
-        self.contents.eips = entries.into_iter().collect();
+        let targets = self.assigned.targets(self.state);
+        self.contents.eips = targets.map(|(address, target)| (address.into(), target)).collect();
     }
 
     /// The EIP of each object that has one, by its place: an EIP's place more than 0.

@@ -120,7 +120,10 @@ mod tests {
 
     #[test]
     fn cpio_itself_lists_what_was_put_in() {
-        let Some(cpio) = crate::packages::find_command("cpio") else { return };
+        let Some(cpio) = crate::packages::find_command("cpio") else {
+            vip_lab::skip("cpio_itself_lists_what_was_put_in", "this machine has no cpio");
+            return;
+        };
         let mut archive = Archive::default();
         archive.directory("/tmp").expect("a folder");
         archive.link("/bin", "usr/bin").expect("a link");

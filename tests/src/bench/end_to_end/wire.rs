@@ -14,13 +14,16 @@ use super::super::{
     peers::{Peers, Seen},
     world,
 };
-use crate::{Lab, Netns};
+use crate::{Lab, Netns, poll_until};
 
 /// Interface index of the generator's end of the uplink.
 const GENERATOR: u32 = 91;
 
 /// Before a window begins: caches and queues settle.
 const SETTLE: Duration = Duration::from_millis(150);
+
+/// How long frames may be under way once nothing is sent any more.
+const LAST_ARRIVAL: Duration = Duration::from_secs(5);
 
 /// The namespaces.
 pub(super) struct Wire {
@@ -91,12 +94,19 @@ impl Wire {
             })
             .collect();
         let rate = while_sending(object, &generators, || count(window, &seen))?;
-        // What is under way still arrives.
-        thread::sleep(Duration::from_millis(10));
-        let all = seen()?.since(begin);
+        let all = settled(&seen)?.since(begin);
         ensure!(rate > 0.0, "nothing arrived at the guests: {all:?}");
         Ok((rate, all))
     }
+}
+
+/// What the sink saw once nothing is under way any more: two looks agree.
+fn settled(seen: &impl Fn() -> Result<Seen>) -> Result<Seen> {
+    let mut before = None;
+    poll_until(LAST_ARRIVAL, "the last frames to arrive at the sink", || match seen() {
+        Ok(now) => (before.replace(now) == Some(now)).then_some(Ok(now)),
+        error => Some(error),
+    })?
 }
 
 /// Frames per second that arrive in a window of time.

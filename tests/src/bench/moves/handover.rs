@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Guest, Lab, Mac, RawSender,
     frame::Arp,
+    poll_until,
     scene::{EIP, Scene, Setting, VIP, VIP_ID},
     stream::{StreamReport, UdpStream},
 };
@@ -27,6 +28,9 @@ const PORT: u16 = 7007;
 /// Moves that follow each other at once, within what damping lets through: there and back in a fifth of a second.
 const AT_ONCE: usize = 7;
 const SOON: Duration = Duration::from_millis(100);
+
+/// How long the stream may take to an owner.
+const ARRIVES: Duration = Duration::from_secs(10);
 
 /// Moves after those, as fast as damping lets each through immediately.
 const LATER: usize = 13;
@@ -57,7 +61,11 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
     let to = SocketAddrV4::new(EIP, PORT);
     let limit = Duration::from_secs(60);
     let stream = UdpStream::start(scene.outside.netns(), to, RATE, limit, &guests.map(Guest::netns))?;
-    thread::sleep(SOON * 3);
+    // Well under way, so that no move meets a cold path.
+    let under_way = 2 * RATE as usize / 10;
+    poll_until(ARRIVES, "the stream at its first owner", || {
+        (stream.received(guests[0].netns()) >= under_way).then_some(())
+    })?;
     let mut moves = Vec::new();
     for number in 0..AT_ONCE + later {
         thread::sleep(if number < AT_ONCE { SOON } else { A_SECOND });
@@ -66,10 +74,13 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
         claim(claimant)?;
         moves.push(Move { claimed, from, to: claimant.0 });
     }
-    thread::sleep(SOON);
+    let last = guests.get(moves.len() % 2).context("two guests")?;
+    let before = stream.received(last.netns());
+    poll_until(ARRIVES, "the stream at its last owner", || {
+        (stream.received(last.netns()) > before).then_some(())
+    })?;
     stream.stop_sending();
     let report = stream.finish()?;
-    let last = guests.get(moves.len() % 2).context("two guests")?;
     let owner = scene.vipd.owner(VIP_ID)?;
     ensure!(owner.as_deref() == Some(last.name()), "{owner:?} owns the VIP instead of {}", last.name());
     let mut to_new = Vec::new();

@@ -26,8 +26,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// The state, with one port that has no EIP.
 fn many(eips: u32) -> BigState {
-    let BigState { ports, .. } = BigState::of_eips(eips);
-    BigState { ports: ports + 1, ..BigState::of_eips(eips) }
+    let all = BigState::of_eips(eips);
+    BigState { ports: all.ports + 1, ..all }
 }
 
 fn written(many: &BigState) -> Result<String> {
@@ -70,8 +70,8 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
     section.tell("start to forwarding, all tables filled", &size, MS, [ms(ready.at - begin)])?;
     timings(&vipd, mark, &size, "at the start", section)?;
     let pid = vipd.id().context("vipd was not started")?;
-    let settle = Duration::from_secs(if options.short { 1 } else { 5 });
-    thread::sleep(settle);
+    let quiet = Duration::from_secs(if options.short { 1 } else { 5 });
+    settle(pid, quiet)?;
     let (kernel, number) = map_memory(&before)?;
     memories(pid, kernel, &size, "settled", section)?;
     let idle = Duration::from_secs(if options.short { 1 } else { 5 });
@@ -99,7 +99,7 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
         [ms(begin.elapsed())],
     )?;
     timings(&vipd, mark, &size, "of one changed EIP", section)?;
-    thread::sleep(settle);
+    settle(pid, quiet)?;
     memories(pid, map_memory(&before)?.0, &size, "after a change", section)?;
     section.verified.push(format!(
         "{size}: {} VIPs and {} ports; the last EIP is served when vipd says that it forwards, and leads to another port after \
@@ -111,6 +111,19 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
 
 /// What the process and the tables take. Pages of tables that the process has mapped count among its resident ones, as pages of
 /// files; so its own are the others and the program's.
+/// Waits until vipd's memory has stayed within a hundredth for a while: what only a plan needs is given back after it.
+fn settle(pid: u32, quiet: Duration) -> Result<()> {
+    let (mut level, mut since) = (memory(pid, "RssAnon")?, Instant::now());
+    poll_until(LIMIT, "vipd's memory to settle", || match memory(pid, "RssAnon") {
+        Ok(now) if (now - level).abs() <= level * 0.01 => (since.elapsed() >= quiet).then_some(Ok(())),
+        Ok(now) => {
+            (level, since) = (now, Instant::now());
+            None
+        }
+        Err(error) => Some(Err(error)),
+    })?
+}
+
 fn memories(pid: u32, kernel: f64, size: &str, when: &str, section: &mut Section) -> Result<()> {
     let user = memory(pid, "RssAnon")?;
     section.tell(&format!("user memory, {when} (RssAnon)"), size, MEMORY, [user])?;
