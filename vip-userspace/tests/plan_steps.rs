@@ -180,7 +180,9 @@ fn build(
         .enumerate()
         .filter_map(|(number, interface)| Some((format!("tap{number}"), (*interface)?)))
         .filter(|(_, (ifindex, ..))| numbers.insert(*ifindex))
-        .map(|(name, (ifindex, bridged, takes_xdp))| (name, Interface { ifindex, bridged, takes_xdp }))
+        .map(|(name, (ifindex, bridged, takes_xdp))| {
+            (name, Interface { ifindex, bridged, takes_xdp, takes_xdp_frags: takes_xdp, mtu: 1500 })
+        })
         .collect();
     World::of(text, interfaces)
 }
@@ -194,6 +196,7 @@ fn networks() -> [EipNetwork; 1] {
         network: Ipv4Addr::new(203, 0, 113, 0).into(),
         mask: Ipv4Addr::new(255, 255, 255, 254).into(),
         gateway: Ipv4Addr::new(203, 0, 113, 1).into(),
+        ..EipNetwork::default()
     }]
 }
 

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::wire::Mac;
 
 /// Version of the tables' layout. Grows with every change of a key, a value or their meaning.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Switches of the programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -34,7 +34,7 @@ impl ConfigFlags {
     }
 }
 
-/// Value of CONFIG. 32 bytes.
+/// Value of CONFIG. 40 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Config {
@@ -54,6 +54,10 @@ pub struct Config {
     /// kernel's neighbours; later the kernel's own table is asked for each packet, so that a neighbour's new MAC is found
     /// without the agent too.
     pub neighbours_until: u64,
+    /// Longest IP packet that leaves by the uplink, in bytes; 0: not known, so anything may.
+    pub uplink_mtu: u32,
+    /// Always 0.
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<Config>() == 40);

@@ -20,6 +20,8 @@ impl PortFlags {
     pub const BRIDGED: Self = Self(1 << 1);
     /// The interface takes XDP frames (NDO_XMIT): PORT_DEVS has it.
     pub const TAKES_XDP: Self = Self(1 << 2);
+    /// The interface takes XDP frames in several buffers too (NDO_XMIT_SG): those longer than a page.
+    pub const TAKES_XDP_FRAGS: Self = Self(1 << 4);
     /// The subnet's gateway is somebody else (`router: external`).
     pub const EXTERNAL_ROUTER: Self = Self(1 << 3);
 
@@ -97,8 +99,8 @@ pub struct PortEntry {
     pub eip: SourceEip,
     /// Root page in NODES of the VPC's addresses.
     pub root: u32,
-    /// Always 0.
-    pub zero: u32,
+    /// Longest IP packet that the interface takes, in bytes; 0: not known, so anything may.
+    pub mtu: u32,
     /// VRIDs whose virtual router MACs the port may send from: those of all its grants.
     pub vrids: VridSet,
 }

@@ -89,7 +89,7 @@ pub struct NextHop {
     pub zero: u16,
 }
 
-/// Value of NETWORKS: a provider network that EIPs come from. 12 bytes. Index 0 is unused: no network.
+/// Value of NETWORKS: a provider network that EIPs come from. 20 bytes. Index 0 is unused: no network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct EipNetwork {
@@ -99,6 +99,10 @@ pub struct EipNetwork {
     pub mask: Ipv4,
     /// Next hop of destinations outside the prefix.
     pub gateway: Ipv4,
+    /// The VLAN interface on the uplink that the network is reached by; 0: the uplink itself.
+    pub ifindex: u32,
+    /// Longest IP packet that leaves by the VLAN interface, in bytes; 0: not known, or it is the uplink itself.
+    pub mtu: u32,
 }
 
 impl EipNetwork {

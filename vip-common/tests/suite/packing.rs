@@ -310,8 +310,12 @@ fn routes_lead_where_they_were_made_to() {
     for kind in [RouteKind::Gateway(gateway), RouteKind::OnLink, RouteKind::Local, RouteKind::Elsewhere] {
         assert_eq!(RouteEntry::new(kind).kind(), kind);
     }
-    let network =
-        EipNetwork { network: Ipv4::new([203, 0, 113, 0]), mask: Ipv4::new([255, 255, 255, 0]), gateway };
+    let network = EipNetwork {
+        network: Ipv4::new([203, 0, 113, 0]),
+        mask: Ipv4::new([255, 255, 255, 0]),
+        gateway,
+        ..EipNetwork::default()
+    };
     let inside = Ipv4::new([203, 0, 113, 9]);
     assert_eq!(network.next_hop(inside), inside);
     assert_eq!(network.next_hop(Ipv4::new([192, 0, 2, 1])), gateway);

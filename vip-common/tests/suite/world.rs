@@ -307,7 +307,9 @@ impl World {
             tables.routes.push((Ipv4::UNSPECIFIED, Ipv4::UNSPECIFIED, default));
         }
         tables.next_hops.insert(ROUTER, NextHop { mac: NEIGHBOUR_MAC, zero: 0 });
-        tables.networks.insert(1, EipNetwork { network: prefix, mask: MASK, gateway: ROUTER });
+        tables
+            .networks
+            .insert(1, EipNetwork { network: prefix, mask: MASK, gateway: ROUTER, ..EipNetwork::default() });
     }
 
     fn fill_subnet(&self, tables: &mut MemoryTables, subnet: u32) {
@@ -360,7 +362,7 @@ impl World {
             flags,
             eip: if spec.eip { SourceEip::new(port_eip(index), 0) } else { SourceEip::default() },
             root: 0,
-            zero: 0,
+            mtu: 0,
             vrids,
         };
         tables.ports.insert(index, entry);

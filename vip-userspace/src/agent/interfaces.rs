@@ -48,6 +48,10 @@ pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Int
                 ifindex: link.ifindex,
                 bridged: is_bridged(link),
                 takes_xdp: takes_xdp(link, features).0,
+                takes_xdp_frags: features
+                    .get(&link.ifindex)
+                    .is_some_and(|features| features.contains(XdpFeatures::NDO_XMIT_SG)),
+                mtu: link.mtu,
             };
             (link.name.clone(), interface)
         })
@@ -63,6 +67,8 @@ pub(super) struct Uplink {
     pub(super) routed_by: u32,
     /// MAC of that interface, in wire order: what outside neighbours send to.
     pub(super) mac: [u8; 6],
+    /// Longest IP packet that leaves by it, in bytes.
+    pub(super) mtu: u32,
     /// It can send what XDP returns to it.
     pub(super) returns: bool,
 }
@@ -87,6 +93,7 @@ impl Uplink {
         // XDP_TX out of a veth is flushed only if the other end has an XDP program of its own (veth_xdp_flush of Linux 6.18;
         // GRO, which is enough for redirected frames, is not), and nobody tells whether it has one.
         let returns = link.kind != LinkKind::Veth;
-        Ok(Some(Self { ifindex: link.ifindex, routed_by: routed_by.ifindex, mac, returns }))
+        let (ifindex, mtu) = (link.ifindex, link.mtu.min(routed_by.mtu));
+        Ok(Some(Self { ifindex, routed_by: routed_by.ifindex, mac, mtu, returns }))
     }
 }

@@ -153,6 +153,7 @@ impl Agent {
             network: network.cidr.network().into(),
             mask: network.cidr.mask().into(),
             gateway: network.gateway.into(),
+            ..EipNetwork::default()
         });
         let contents = table_steps::read(&tables)?;
         let durations = Durations { parse_ms: file.parse_ms(), ..Durations::default() };

@@ -104,6 +104,7 @@ impl Agent {
             entry.uplink = uplink.ifindex;
             entry.routed_by = uplink.routed_by;
             entry.uplink_mac = Mac::new(uplink.mac);
+            entry.uplink_mtu = uplink.mtu;
         }
         entry.flags = flags;
         entry.neighbours_until = neighbours_until();

@@ -33,6 +33,10 @@ pub struct Interface {
     pub bridged: bool,
     /// It takes frames that XDP redirects to it.
     pub takes_xdp: bool,
+    /// It takes them in several buffers too.
+    pub takes_xdp_frags: bool,
+    /// Longest IP packet that it takes, in bytes.
+    pub mtu: u32,
 }
 
 /// The interfaces that exist, by name.
@@ -462,6 +466,7 @@ impl<'a> Compiler<'a> {
                 (!what.source_dest_check, PortFlags::BYPASS),
                 (interface.is_some_and(|interface| interface.bridged), PortFlags::BRIDGED),
                 (interface.is_some_and(|interface| interface.takes_xdp), PortFlags::TAKES_XDP),
+                (interface.is_some_and(|interface| interface.takes_xdp_frags), PortFlags::TAKES_XDP_FRAGS),
                 (subnet.router == Router::External, PortFlags::EXTERNAL_ROUTER),
             ]
             .into_iter()
@@ -490,7 +495,7 @@ impl<'a> Compiler<'a> {
                     flags,
                     eip: SourceEip::default(),
                     root: 0,
-                    zero: 0,
+                    mtu: interface.map_or(0, |interface| interface.mtu),
                     vrids: vrids.get(&port).copied().unwrap_or_default(),
                 },
             ));
