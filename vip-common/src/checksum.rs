@@ -33,6 +33,12 @@ impl Sum {
         Self(self.0 + other.0)
     }
 
+    /// Adds the words of an address.
+    #[inline(always)]
+    pub const fn add_address(self, address: Ipv4) -> Self {
+        self.plus(Self::of_words(address.raw()))
+    }
+
     /// The difference that replacing `from` by `to` makes.
     #[inline(always)]
     pub const fn replace(self, from: Be16, to: Be16) -> Self {

@@ -67,6 +67,7 @@ drop_reasons! {
     32 TableInconsistent "table_inconsistent" "A table entry names another one that is not there: the agent is at work on them."
     33 NestedTag "nested_tag" "A VLAN tag inside a priority tag: what it carries could not be checked."
     34 IcmpChecksum "icmp_checksum" "An ICMP error whose checksum is wrong (RFC 5508 section 4.2)."
+    35 TooBig "too_big" "A packet longer than the MTU of the interface that it is for, which may not be cut or cannot be."
 }
 
 impl DropReason {

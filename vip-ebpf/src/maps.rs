@@ -15,6 +15,8 @@ use vip_common::{
     wire::Ipv4,
 };
 
+use crate::copy::{Copied, Cutting};
+
 /// Allocates entries as they come: an empty table of a million entries costs its buckets only.
 const ON_DEMAND: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 
@@ -62,6 +64,14 @@ pub(crate) static METERS: PerCpuArray<Meter> = PerCpuArray::with_max_entries(Met
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static XMIT_ERRORS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a CPU makes a frame anew.
+#[map]
+pub(crate) static COPIED: PerCpuArray<Copied> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a CPU cuts into fragments.
+#[map]
+pub(crate) static CUTTING: PerCpuArray<Cutting> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

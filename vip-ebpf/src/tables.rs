@@ -6,8 +6,8 @@ use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
     pipeline::Tables,
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move, NextHop, RouteEntry,
-        SubnetEntry, Target, VniAddress, Way,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, MeterClass, Move, NextHop,
+        RouteEntry, SubnetEntry, Target, VniAddress, Way,
         index::{self, EIP_ROOT, Node},
     },
     wire::Ipv4,
@@ -116,6 +116,15 @@ impl Tables for Maps {
     #[inline(always)]
     fn notify(&self, event: &Event) {
         send(event);
+    }
+
+    #[inline(always)]
+    fn may_send_error(&self) -> bool {
+        let class = MeterClass::IcmpError;
+        // SAFETY: the element belongs to this CPU, which runs one program at a time in this context.
+        maps::METERS
+            .get_ptr_mut(class as u32)
+            .is_some_and(|meter| unsafe { (*meter).admit(class, self.now()) })
     }
 
     #[inline(always)]

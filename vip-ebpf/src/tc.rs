@@ -15,11 +15,11 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     checksum::Sum,
-    pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, for_each_receiver},
+    pipeline::{self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, for_each_receiver},
     wire::{Header, Ipv4},
 };
 
-use crate::{log::log_verdict, sum::sum, tables::Maps};
+use crate::{copy, log::log_verdict, sum::sum, tables::Maps};
 
 /// Bytes from the frame's start that the pipeline may look at: Ethernet, IPv4 with all options, VRRP with eight addresses.
 const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
@@ -43,6 +43,17 @@ impl Packet for SkbPacket<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn near(&self) -> usize {
+        self.length()
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb()).gso_size as usize }
     }
 
     #[inline(always)]
@@ -77,6 +88,11 @@ impl Packet for SkbPacket<'_> {
             self.0.pull_data(end as u32).map_err(|_| EditFailed)?;
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed> {
+        copy::quote(self.skb(), end, headers)
     }
 
     #[inline(always)]
@@ -137,9 +153,14 @@ fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
         // Not TC_ACT_OK: programs and filters behind this one still decide.
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => TC_ACT_UNSPEC,
         Verdict::Drop(_) | Verdict::Consumed => TC_ACT_SHOT,
-        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex } => redirect(ifindex, 0),
-        Verdict::Return => redirect(packet.ingress(), 0),
-        Verdict::ComeBack { ifindex } => redirect(ifindex, u64::from(BPF_F_INGRESS)),
+        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex, mtu: 0 } => redirect(ifindex, 0),
+        Verdict::DeliverFragments { ifindex, mtu } | Verdict::Uplink { ifindex, mtu } => {
+            copy::send_in_fragments(packet.skb(), ifindex, mtu)
+        }
+        Verdict::Return | Verdict::Tell { ifindex: 0, .. } => redirect(packet.ingress(), 0),
+        Verdict::ComeBack { ifindex } | Verdict::Tell { ifindex, .. } => {
+            redirect(ifindex, u64::from(BPF_F_INGRESS))
+        }
         Verdict::Resolve { next_hop } => resolve(next_hop),
         Verdict::Members { slot, sender } => {
             for_each_receiver(&Maps, slot, sender, |ifindex| {
@@ -154,7 +175,7 @@ fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(ifindex: u32, flags: u64) -> i32 {
+pub(crate) fn redirect(ifindex: u32, flags: u64) -> i32 {
     // SAFETY: the helper has no preconditions.
     let action = unsafe { bpf_redirect(ifindex, flags) } as i32;
     if action == TC_ACT_SHOT {

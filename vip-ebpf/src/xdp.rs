@@ -4,14 +4,14 @@ use core::ptr::{from_ref, read_volatile};
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    helpers::generated::bpf_redirect_map,
+    helpers::generated::{bpf_redirect_map, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     macros::xdp,
     programs::XdpContext,
 };
 use vip_common::{
     DropReason,
     checksum::Sum,
-    pipeline::{self, EditFailed, Packet, Stage, Tables as _, Verdict, mend_in_place},
+    pipeline::{self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, mend_in_place},
     wire::{Header, Ipv4},
 };
 
@@ -32,7 +32,18 @@ impl XdpPacket<'_> {
 impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn near(&self) -> usize {
         self.end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> usize {
+        0
     }
 
     #[inline(always)]
@@ -60,8 +71,21 @@ impl Packet for XdpPacket<'_> {
 
     #[inline(always)]
     fn pull(&mut self, end: usize) -> Result<(), EditFailed> {
-        // There is no other part.
-        if end <= self.length() { Ok(()) } else { Err(EditFailed) }
+        // The other buffers stay where they are.
+        if end <= self.near() { Ok(()) } else { Err(EditFailed) }
+    }
+
+    #[inline(always)]
+    fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed> {
+        const SHIFT: i32 = IcmpErrorHeaders::SHIFT as i32;
+        let ctx = self.0.ctx;
+        let cut = end as i32 - self.length() as i32;
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        if unsafe { bpf_xdp_adjust_tail(ctx, cut) != 0 || bpf_xdp_adjust_head(ctx, -SHIFT) != 0 } {
+            return Err(EditFailed);
+        }
+        *self.header(0).ok_or(EditFailed)? = *headers;
+        Ok(())
     }
 
     #[inline(always)]
@@ -81,18 +105,19 @@ impl Packet for XdpPacket<'_> {
     }
 }
 
-/// Entry of the program.
-#[xdp]
+/// Entry of the program. It takes frames in several buffers (kernel 5.18), so that drivers let the MTU exceed a page.
+#[xdp(frags)]
 pub(crate) fn uplink(ctx: XdpContext) -> u32 {
     let verdict = pipeline::uplink(&mut XdpPacket(&ctx), &Maps, Stage::Xdp);
     log_verdict!(&ctx, "uplink", verdict);
     match verdict {
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => XDP_PASS,
         Verdict::Deliver { port, .. } => deliver(port),
-        Verdict::Return => XDP_TX,
+        Verdict::Return | Verdict::Tell { .. } => XDP_TX,
         Verdict::Drop(_) | Verdict::Consumed => XDP_DROP,
-        // Nothing that reaches the uplink is sent to members or out of the uplink again.
+        // Nothing that reaches the uplink is sent to members or out of the uplink again, and what is to be cut was left to TC.
         Verdict::Members { .. }
+        | Verdict::DeliverFragments { .. }
         | Verdict::Uplink { .. }
         | Verdict::ComeBack { .. }
         | Verdict::Resolve { .. } => refused(DropReason::RedirectFailed),

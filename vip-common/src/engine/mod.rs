@@ -12,7 +12,12 @@ pub use self::{
     packet::FramePacket,
     tables::{MemoryTables, Slot},
 };
-use crate::pipeline::{self, Stage, Verdict, for_each_receiver};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use crate::{
+    pipeline::{self, Fragment, Fragments, Stage, Verdict, for_each_receiver},
+    wire::{Ethernet, Header as _, Ipv4Header},
+};
 
 /// What the pipeline made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +30,33 @@ pub struct Outcome {
     pub receivers: Vec<u32>,
 }
 
+impl Outcome {
+    /// The frames that leave in place of the frame, if it is cut.
+    pub fn fragments(&self) -> Vec<Vec<u8>> {
+        let (Verdict::Uplink { mtu, .. } | Verdict::DeliverFragments { mtu, .. }) = self.verdict else {
+            return Vec::new();
+        };
+        let Some((ethernet, packet)) = self.frame.split_at_checked(Ethernet::LEN) else { return Vec::new() };
+        let Ok((header, payload)) = Ipv4Header::read_from_prefix(packet) else { return Vec::new() };
+        let Some(fragments) = Fragments::of(&header, mtu) else { return Vec::new() };
+        (0..Fragments::MOST)
+            .map_while(|number| fragments.get(number))
+            .filter_map(|Fragment { header, from, length }| {
+                Some([ethernet, header.as_bytes(), payload.get(from..from + length)?].concat())
+            })
+            .collect()
+    }
+}
+
 /// Runs the pipeline of the uplink on a frame.
 pub fn uplink(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
     let mut packet = FramePacket::new(frame);
     let verdict = pipeline::uplink(&mut packet, &tables, stage);
+    if let Verdict::Tell { ifindex, .. } = verdict
+        && ifindex != 0
+    {
+        return uplink(tables, Stage::Tc, &packet.into_bytes());
+    }
     Outcome { verdict, frame: packet.into_bytes(), receivers: Vec::new() }
 }
 

@@ -6,8 +6,8 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     checksum::Sum,
-    pipeline::{EditFailed, Packet, mend_in_place},
-    wire::{Be16, Header, Ipv4},
+    pipeline::{EditFailed, IcmpErrorHeaders, Packet, mend_in_place},
+    wire::{Be16, Ethernet, Header, Ipv4},
 };
 
 /// A frame in a buffer that is aligned as packets are in the kernel.
@@ -18,6 +18,7 @@ pub struct FramePacket {
     length: usize,
     ingress: u32,
     tagged: bool,
+    gso_size: usize,
 }
 
 impl FramePacket {
@@ -27,7 +28,7 @@ impl FramePacket {
         for (to, from) in words.as_mut_bytes().iter_mut().zip(frame) {
             *to = *from;
         }
-        Self { words, length: frame.len(), ingress: 0, tagged: false }
+        Self { words, length: frame.len(), ingress: 0, tagged: false, gso_size: 0 }
     }
 
     /// The interface that it came through.
@@ -40,6 +41,11 @@ impl FramePacket {
         self.tagged = tagged;
     }
 
+    /// Payload bytes of each packet that the frame is to be cut into when it leaves; 0: it is not.
+    pub const fn set_gso_size(&mut self, bytes: usize) {
+        self.gso_size = bytes;
+    }
+
     /// The frame.
     pub fn into_bytes(self) -> Vec<u8> {
         self.words.as_bytes().iter().copied().take(self.length).collect()
@@ -49,6 +55,14 @@ impl FramePacket {
 impl Packet for FramePacket {
     fn length(&self) -> usize {
         self.length
+    }
+
+    fn near(&self) -> usize {
+        self.length
+    }
+
+    fn gso_size(&self) -> usize {
+        self.gso_size
     }
 
     fn ingress(&self) -> u32 {
@@ -66,6 +80,13 @@ impl Packet for FramePacket {
 
     fn pull(&mut self, end: usize) -> Result<(), EditFailed> {
         if end <= self.length { Ok(()) } else { Err(EditFailed) }
+    }
+
+    fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed> {
+        let quoted = self.words.as_bytes().get(Ethernet::LEN..end).ok_or(EditFailed)?;
+        let frame = [headers.as_bytes(), quoted].concat();
+        *self = Self { ingress: self.ingress, tagged: self.tagged, ..Self::new(&frame) };
+        Ok(())
     }
 
     fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {

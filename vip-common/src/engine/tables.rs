@@ -9,9 +9,9 @@ use std::{
 use crate::{
     pipeline::{Tables, VipCell},
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, Move, NextHop,
-        OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic, VipEntry,
-        VniAddress, Way,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, MeterClass, Move,
+        NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic,
+        VipEntry, VniAddress, Way,
     },
     wire::Ipv4,
 };
@@ -52,7 +52,7 @@ pub struct MemoryTables {
     /// What came out of EVENTS.
     pub events: RefCell<Vec<Event>>,
     /// METERS, by class.
-    pub meters: RefCell<[Meter; 2]>,
+    pub meters: RefCell<[Meter; MeterClass::COUNT as usize]>,
     /// DROPS.
     pub drops: RefCell<BTreeMap<u32, u64>>,
     /// Traffic by EIP.
@@ -222,6 +222,14 @@ impl<'t> Tables for &'t MemoryTables {
         if meters.get_mut(class as usize).is_some_and(|meter| meter.admit(class, event.at)) {
             self.events.borrow_mut().push(*event);
         }
+    }
+
+    fn may_send_error(&self) -> bool {
+        let class = MeterClass::IcmpError;
+        self.meters
+            .borrow_mut()
+            .get_mut(class as usize)
+            .is_some_and(|meter| meter.admit(class, self.now.get()))
     }
 
     fn observe(&self, _: u64) {

@@ -1,6 +1,6 @@
 //! Who receives a packet, and by which MAC.
 
-use super::{tables::Tables, verdict::Decision};
+use super::{fragments::Fit, tables::Tables, verdict::Decision};
 use crate::{DropReason, tables::OwnerWord, wire::Mac};
 
 /// A port of this host that is to receive a packet.
@@ -57,5 +57,15 @@ impl<T: Tables> Receiver<T> {
     #[inline(always)]
     pub(super) fn decision(&self) -> Decision {
         Decision::deliver(self.index, self.entry.ifindex)
+    }
+
+    /// Delivery of a packet that fits its interface so.
+    #[inline(always)]
+    pub(super) fn decision_for(&self, fit: Fit) -> Decision {
+        if fit == Fit::IN_FRAGMENTS {
+            Decision::fragments(self.entry.ifindex, self.entry.mtu)
+        } else {
+            self.decision()
+        }
     }
 }

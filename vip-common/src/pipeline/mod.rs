@@ -3,10 +3,11 @@
 //! Two entries, one per place where packets come from: [`uplink`] for what reaches the host from outside, [`port`] for what
 //! a guest sends. Both take a [`Packet`] and the [`Tables`] and return a [`Verdict`]; the caller only carries it out. A packet
 //! is changed at the very end, when nothing can refuse it any more, so a verdict of [`Verdict::NotOurs`] or
-//! [`Verdict::LeaveToTc`] always finds the bytes as they came.
+//! [`Verdict::LeaveToTc`] always finds the bytes as they came, and so does an error that quotes the packet.
 //!
 //! ```text
 //! uplink: parse → EIP → owner of the VIP, or port → translate → deliver
+//!                                                 → lives too short, too long → tell the sender
 //! port:   source MAC → ARP: sender → claim | question | reply
 //!                    → IPv4: always allowed → source address → by MAC | by VIP | routed → deliver | translate → next hop
 //!                                                                                        → for an EIP: into the uplink
@@ -15,6 +16,7 @@
 mod arp;
 mod claim;
 mod deliver;
+mod fragments;
 mod guest;
 mod outside;
 mod packet;
@@ -22,12 +24,15 @@ mod quote;
 mod rewrite;
 mod route;
 mod tables;
+mod tell;
 mod verdict;
 
 pub use self::{
     claim::{Claim, ClaimOutcome, present_owner, take_claim},
+    fragments::{Fragment, Fragments},
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
     tables::{Tables, VipCell, for_each_receiver},
+    tell::IcmpErrorHeaders,
     verdict::{Stage, Verdict},
 };
 
@@ -36,7 +41,16 @@ use crate::wire::Protocol;
 /// Decides about a frame that reached the uplink.
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) -> Verdict {
-    conclude(outside::decide(packet, tables, stage), tables)
+    let mut decision = outside::decide(packet, tables, stage);
+    if decision.is_delivery() {
+        // First and alone: this is what packets are for.
+        tables.observe(decision.word());
+        return decision.delivery();
+    }
+    if decision.is_refusal() {
+        decision = tell::tell_outside(packet, tables, decision, stage);
+    }
+    conclude(decision, tables)
 }
 
 /// Decides about a frame that a guest sent.
@@ -49,16 +63,14 @@ pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     {
         decision = verdict::Decision::drop(reason);
     }
+    if decision.is_refusal() {
+        decision = tell::tell_guest(packet, tables, decision);
+    }
     conclude(decision, tables)
 }
 
 #[inline(always)]
 fn conclude<T: Tables>(decision: verdict::Decision, tables: &T) -> Verdict {
-    if decision.is_delivery() {
-        // First and alone: this is what packets are for.
-        tables.observe(decision.word());
-        return decision.delivery();
-    }
     if let Some(reason) = decision.drop_index() {
         tables.count_drop(reason);
     }

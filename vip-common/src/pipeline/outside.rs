@@ -4,6 +4,7 @@ use super::{
     arp::{ArpFrame, answer, has_impossible_sender},
     claim::present_owner_of,
     deliver::Receiver,
+    fragments::{Fit, fit},
     packet::{Frame, Ipv4Packet, Packet},
     quote::{Quoted, translate_quote},
     rewrite::{Translation, check_translatable, rewrite},
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     DropReason,
     tables::{AddressKind, Config, ConfigFlags, Direction, PortFlags, Target, Way},
-    wire::{ArpOperation, EtherType, Ethernet, Header as _, Ipv4Header, Mac, Protocol, Tcp},
+    wire::{ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Ipv4Header, Mac, Protocol, Tcp},
 };
 
 #[inline(always)]
@@ -38,7 +39,7 @@ fn packet_to_eip<P: Packet, T: Tables>(
     config: &Config,
     stage: Stage,
 ) -> Decision {
-    let length = packet.length();
+    let near = packet.near();
     let Some(mut frame) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
     if frame.ethernet.destination != config.uplink_mac {
         return Decision::NOT_OURS;
@@ -55,27 +56,39 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
     let destination = frame.ip.destination.get();
     let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
-    if frame.ip.is_plain() && frame.ip.protocol() != Protocol::ICMP {
-        let ip = attempt!(Ipv4Packet::of_plain(&frame.ip, length));
+    if frame.ip.is_plain()
+        && frame.ip.protocol() != Protocol::ICMP
+        && let Ok(ip) = Ipv4Packet::of_plain(&frame.ip, near)
+    {
         // Not read again.
         let ip = Ipv4Packet { destination, ..ip };
-        to_target(packet, tables, &ip, target, stage)
+        to_target(packet, tables, &ip, target, stage, Extent { bytes: near, near: true })
     } else {
-        let ip = attempt!(Ipv4Packet::of(&frame.ip, length));
-        unusual_to_target(packet, tables, &ip, target, stage)
+        unusual(packet, tables, target, stage)
     }
 }
 
-/// [`to_target`] out of line, for what need not be fast.
+/// How long a frame is, and whether all of it is near.
+#[derive(Clone, Copy)]
+struct Extent {
+    bytes: usize,
+    near: bool,
+}
+
+/// Most bytes of a packet that translation looks at: the headers, to the end of the transport checksum that is farthest.
+const HEADERS: usize = Ipv4Packet::MOST_BEFORE_PAYLOAD + Tcp::LEN;
+
+/// [`to_target`] out of line, for what need not be fast, and for frames that XDP has in several buffers, of which it reaches the first
+/// one only.
 #[inline(never)]
-fn unusual_to_target<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ip: &Ipv4Packet,
-    target: Target,
-    stage: Stage,
-) -> Decision {
-    to_target(packet, tables, ip, target, stage)
+fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, target: Target, stage: Stage) -> Decision {
+    let extent = Extent { bytes: packet.length(), near: packet.near() >= packet.length() };
+    let ip = attempt!(Ipv4Packet::parse(packet));
+    if stage == Stage::Xdp && !extent.near && (ip.protocol == Protocol::ICMP || packet.near() < HEADERS) {
+        // The sum of an ICMP message is over all its bytes.
+        return Decision::LEAVE_TO_TC;
+    }
+    to_target(packet, tables, &ip, target, stage, extent)
 }
 
 /// DNAT of a packet to the VIP or port that its EIP leads to, and delivery.
@@ -86,10 +99,11 @@ fn to_target<P: Packet, T: Tables>(
     ip: &Ipv4Packet,
     target: Target,
     stage: Stage,
+    extent: Extent,
 ) -> Decision {
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
-        return Decision::drop(DropReason::TtlExpired);
+        return Decision::refuse(DropReason::TtlExpired);
     }
     match target.kind() {
         Some(AddressKind::Vip(slot)) => {
@@ -100,15 +114,11 @@ fn to_target<P: Packet, T: Tables>(
             }
             let owner = present_owner_of(tables, vip, slot);
             let receiver = attempt!(Receiver::owner(tables, entry.vni, owner));
-            if is_out_of_reach(&receiver, stage) {
-                return Decision::LEAVE_TO_TC;
+            let decision = translate_for(packet, ip, &receiver, entry.address, stage, extent);
+            if decision.is_handled() {
+                tables.count_vip(vip, Way::Eip, Direction::In, extent.bytes);
             }
-            if ip.protocol == Protocol::ICMP {
-                attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, entry.address));
-            }
-            attempt!(rewrite(packet, ip, Translation::Destination(entry.address), || receiver.macs()));
-            tables.count_vip(vip, Way::Eip, Direction::In, packet.length());
-            receiver.decision()
+            decision
         }
         Some(AddressKind::Fixed(index)) => {
             let port = attempt!(tables.port(index).ok_or(DropReason::TableInconsistent));
@@ -116,18 +126,45 @@ fn to_target<P: Packet, T: Tables>(
                 return Decision::drop(DropReason::TableInconsistent);
             }
             let receiver = attempt!(Receiver::<T>::of(index, port));
-            if is_out_of_reach(&receiver, stage) {
-                return Decision::LEAVE_TO_TC;
+            let decision = translate_for(packet, ip, &receiver, port.address, stage, extent);
+            if decision.is_handled() {
+                tables.count_port(port, Direction::In, extent.bytes);
             }
-            if ip.protocol == Protocol::ICMP {
-                attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, port.address));
-            }
-            attempt!(rewrite(packet, ip, Translation::Destination(port.address), || receiver.macs()));
-            tables.count_port(port, Direction::In, packet.length());
-            receiver.decision()
+            decision
         }
         _ => Decision::drop(DropReason::TableInconsistent),
     }
+}
+
+/// DNAT of a packet to an address of its receiver, and delivery.
+#[inline(always)]
+fn translate_for<P: Packet, T: Tables>(
+    packet: &mut P,
+    ip: &Ipv4Packet,
+    receiver: &Receiver<T>,
+    address: Ipv4,
+    stage: Stage,
+    extent: Extent,
+) -> Decision {
+    if is_out_of_reach(receiver, stage, extent) {
+        return Decision::LEAVE_TO_TC;
+    }
+    let mtu = receiver.entry.mtu;
+    let fit = fit(packet, ip, mtu);
+    if fit != Fit::WHOLE {
+        if fit == Fit::TOO_BIG {
+            return Decision::too_big(mtu);
+        }
+        if stage == Stage::Xdp {
+            // It cannot make several packets of one.
+            return Decision::LEAVE_TO_TC;
+        }
+    }
+    if ip.protocol == Protocol::ICMP {
+        attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, address));
+    }
+    attempt!(rewrite(packet, ip, Translation::Destination(address), || receiver.macs()));
+    receiver.decision_for(fit)
 }
 
 /// Whether a TCP segment, of which nothing is checked yet, comes behind the SYN of its direction. One and the same for all segments
@@ -141,8 +178,9 @@ fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Header) -> bool {
 
 /// Whether this hook cannot reach the receiver's interface.
 #[inline(always)]
-fn is_out_of_reach<T: Tables>(receiver: &Receiver<T>, stage: Stage) -> bool {
-    stage == Stage::Xdp && !receiver.entry.flags.has(PortFlags::TAKES_XDP)
+fn is_out_of_reach<T: Tables>(receiver: &Receiver<T>, stage: Stage, extent: Extent) -> bool {
+    let needed = if extent.near { PortFlags::TAKES_XDP } else { PortFlags::TAKES_XDP_FRAGS };
+    stage == Stage::Xdp && !receiver.entry.flags.has(needed)
 }
 
 /// Answers an ARP request for an EIP whose owner is on this host; a probe too, which the address must be defended against

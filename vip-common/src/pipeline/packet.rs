@@ -1,5 +1,6 @@
 //! How the pipeline reaches a packet.
 
+use super::tell::IcmpErrorHeaders;
 use crate::{
     DropReason,
     checksum::{self, Sum},
@@ -24,6 +25,12 @@ pub trait Packet {
     /// Length of the whole frame in bytes, with what lies outside the linear part.
     fn length(&self) -> usize;
 
+    /// Length in bytes of what [`Self::header`] reaches without [`Self::pull`], or of the whole frame: what is cheaper to tell.
+    fn near(&self) -> usize;
+
+    /// Payload bytes of each packet that the frame will be cut into when it leaves; 0: it will not be (GSO).
+    fn gso_size(&self) -> usize;
+
     /// Index of the interface that it came through.
     fn ingress(&self) -> u32;
 
@@ -35,6 +42,12 @@ pub trait Packet {
 
     /// Makes the bytes before `end` such that [`Self::header`] finds them.
     fn pull(&mut self, end: usize) -> Result<(), EditFailed>;
+
+    /// Makes the frame an ICMP error about itself: its bytes from the Ethernet header to `end` become the quote behind `headers`. They are
+    /// on the wire what they are here: no sum is left to the NIC any more, nor is the frame cut.
+    ///
+    /// If it fails the frame is lost.
+    fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed>;
 
     /// The sum of the `N` bytes at an even `offset`, `N` a multiple of 4 up to 512; `None` if the packet ends before their end.
     fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum>;
@@ -150,6 +163,12 @@ impl Ipv4Packet {
             payload: Ethernet::LEN + header_length,
             end: Ethernet::LEN + total_length,
         })
+    }
+
+    /// Length in bytes, from the header to the end of the payload.
+    #[inline(always)]
+    pub(super) const fn length(&self) -> usize {
+        self.end - Ethernet::LEN
     }
 
     /// The header at the start of the payload; `None` in a later fragment, and if the payload ends before its end.

@@ -180,16 +180,7 @@ fn quotes_error<P: Packet>(packet: &mut P, transport: usize, end: usize) -> bool
     if transport + Icmp::LEN > end {
         return false;
     }
-    packet.header::<Icmp>(within(transport)).is_none_or(|icmp| {
-        matches!(
-            icmp.icmp_type(),
-            IcmpType::UNREACHABLE
-                | IcmpType::SOURCE_QUENCH
-                | IcmpType::REDIRECT
-                | IcmpType::TIME_EXCEEDED
-                | IcmpType::PARAMETER_PROBLEM
-        )
-    })
+    packet.header::<Icmp>(within(transport)).is_none_or(|icmp| IcmpType::is_error(icmp.icmp_type()))
 }
 
 /// All offsets of bytes of an error that is translated.
@@ -204,9 +195,9 @@ const fn within(offset: usize) -> usize {
 
 /// Adds parts of these lengths, each if so much is left.
 macro_rules! steps {
-    ($packet:ident, $ip:ident, $sum:ident, $left:ident: $($length:literal),*) => {
+    ($packet:ident, $end:ident, $sum:ident, $left:ident: $($length:literal),*) => {
         $(if $left >= $length {
-            let Some(part) = $packet.sum::<$length>(within($ip.end - $left)) else { return false };
+            let part = $packet.sum::<$length>(within($end - $left))?;
             $sum = $sum.plus(part);
             $left -= $length;
         })*
@@ -214,36 +205,42 @@ macro_rules! steps {
 }
 
 /// Whether the ICMP checksum is right (RFC 792).
+#[inline(always)]
+fn is_intact<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
+    sum_of::<LONGEST, _>(packet, ip.payload, ip.end).is_some_and(|sum| sum.checksum().raw() == 0)
+}
+
+/// The sum of the bytes between two offsets, the first one even; `None` if they are more than `MOST`, or the packet ends before.
 ///
 /// Each step is told by what is left, not by where it is: so the verifier sees the rest after any of them alike.
 #[inline(always)]
-fn is_intact<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
+pub(super) fn sum_of<const MOST: usize, P: Packet>(packet: &mut P, from: usize, end: usize) -> Option<Sum> {
     let mut sum = Sum::default();
-    let mut left = ip.end - ip.payload;
-    if left > LONGEST {
-        return false;
+    let mut left = end - from;
+    if left > MOST {
+        return None;
     }
     // Counted, because the verifier of Linux 6.1 forgets how much may be left.
-    for _ in 0..LONGEST / 512 {
+    for _ in 0..MOST / 512 {
         if left < 512 {
             break;
         }
-        let Some(part) = packet.sum::<512>(within(ip.end - left)) else { return false };
+        let part = packet.sum::<512>(within(end - left))?;
         sum = sum.plus(part);
         left -= 512;
     }
-    steps!(packet, ip, sum, left: 256, 128, 64, 32, 16, 8, 4);
+    steps!(packet, end, sum, left: 256, 128, 64, 32, 16, 8, 4);
     if left >= Be16::LEN {
-        let Some(word) = packet.header::<Be16>(within(ip.end - left)) else { return false };
+        let word = packet.header::<Be16>(within(end - left))?;
         sum = sum.add(*word);
         left -= Be16::LEN;
     }
     if left != 0 {
         // With the byte before it: of a check for a single byte the verifier learns nothing.
-        let Some([_, byte]) = packet.header::<[u8; 2]>(within(ip.end - 2)) else { return false };
+        let [_, byte] = packet.header::<[u8; 2]>(within(end - 2))?;
         sum = sum.add(Be16::from_raw(u16::from_ne_bytes([*byte, 0])));
     }
-    sum.checksum().raw() == 0
+    Some(sum)
 }
 
 const _: () = assert!(Ipv4Packet::MOST_BEFORE_PAYLOAD + LONGEST <= OFFSETS);

@@ -113,9 +113,6 @@ pub(super) fn check_translatable<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
     Ok(())
 }
 
-/// TTL of packets that the forwarder itself sends (IANA's recommended default).
-const OWN_TTL: u8 = 64;
-
 /// Turns an echo request to the gateway into its reply, addressed back to its sender (RFC 792, RFC 1812 §4.3.3.6).
 ///
 /// Works on fragments too: the checksum covers the whole message, of which only the type changes.
@@ -146,7 +143,7 @@ pub(super) fn answer_echo<P: Packet>(
     header.source = WireIpv4::new(ip.destination);
     header.destination = WireIpv4::new(ip.source);
     let before = header.ttl_protocol();
-    header.set_ttl(OWN_TTL);
+    header.set_ttl(Ipv4Header::OWN_TTL);
     header.checksum =
         checksum::update(header.checksum, Sum::default().replace(before, header.ttl_protocol()));
     Ok(())

@@ -3,6 +3,7 @@
 use super::{
     claim::present_owner,
     deliver::Receiver,
+    fragments::{Fit, fit},
     guest::{Sender, Source, count_vip},
     packet::{Ipv4Packet, Packet},
     quote::{eip_of, quoted_destination},
@@ -67,12 +68,17 @@ pub(super) fn routed<P: Packet, T: Tables>(
         return Decision::drop(DropReason::Reflected);
     }
     if ip.ttl <= 1 {
-        return Decision::drop(DropReason::TtlExpired);
+        return Decision::refuse(DropReason::TtlExpired);
+    }
+    let mtu = receiver.entry.mtu;
+    let fit = fit(packet, ip, mtu);
+    if fit == Fit::TOO_BIG {
+        return Decision::too_big(mtu);
     }
     attempt!(rewrite(packet, ip, Translation::None, || receiver.macs()));
     count_vip(packet, tables, vip, Direction::In);
     count_vip(packet, tables, source, Direction::Out);
-    receiver.decision()
+    receiver.decision_for(fit)
 }
 
 /// A packet to a router that is not ours: only what needs translation is.
@@ -177,12 +183,19 @@ fn leave<P: Packet, T: Tables>(
     }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
-        return Decision::drop(DropReason::TtlExpired);
+        return Decision::refuse(DropReason::TtlExpired);
     }
     let (destination_mac, decision) = if comes_back {
+        // How long it may be is seen when it comes in.
         (config.uplink_mac, Decision::come_back(config.uplink))
     } else {
-        leave_by(tables, config, next_hop)
+        let mtu = config.uplink_mtu;
+        let fragments = match fit(packet, ip, mtu) {
+            Fit::TOO_BIG => return Decision::too_big(mtu),
+            Fit::IN_FRAGMENTS => mtu,
+            _ => 0,
+        };
+        leave_by(tables, config, next_hop, fragments)
     };
     let macs = || (destination_mac, config.uplink_mac);
     attempt!(rewrite(packet, ip, Translation::Source(eip.address), macs));
@@ -203,12 +216,13 @@ fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_
 }
 
 /// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none, or where nobody has
-/// kept it up to date.
+/// kept it up to date. Whom it has to ask about a packet that must be cut, the kernel finds, but only for the next one: what is too
+/// long is lost at the interface. `fragments`: as in [`Verdict::Uplink`](super::Verdict::Uplink).
 #[inline(always)]
-fn leave_by<T: Tables>(tables: &T, config: &Config, next_hop: Ipv4) -> (Mac, Decision) {
+fn leave_by<T: Tables>(tables: &T, config: &Config, next_hop: Ipv4, fragments: u32) -> (Mac, Decision) {
     let known = if tables.now() < config.neighbours_until { tables.next_hop(next_hop) } else { None };
     match known {
-        Some(neighbour) => (neighbour.mac, Decision::uplink(config.uplink)),
+        Some(neighbour) => (neighbour.mac, Decision::uplink(config.uplink, fragments)),
         None => (Mac::ZERO, Decision::resolve(next_hop)),
     }
 }

@@ -71,6 +71,9 @@ pub trait Tables {
     fn record_move(&self, index: u32, record: &Move);
     /// Sends an event to the agent, if its meter admits it and the ring has room.
     fn notify(&self, event: &Event);
+    /// Whether this CPU's meter admits one more ICMP error; counts it if not.
+    #[must_use]
+    fn may_send_error(&self) -> bool;
     /// Shows a decision to an observer, if there is one: the word of [`Verdict::from_word`](super::Verdict::from_word).
     fn observe(&self, decision: u64);
     /// Counts a packet in DROPS, at the index of its [`DropReason`](crate::DropReason).

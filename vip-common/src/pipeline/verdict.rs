@@ -25,12 +25,27 @@ pub enum Verdict {
     Consumed,
     /// Stopped, and counted: the index of the [`DropReason`].
     Drop(u32),
+    /// Stopped and counted, and the frame has become the ICMP error that tells its sender.
+    Tell {
+        /// Index of the [`DropReason`].
+        reason: u32,
+        /// 0: back out of the interface that the packet came from. Else into this one, as if it came from outside: the sender is a
+        /// guest that sent to an EIP.
+        ifindex: u32,
+    },
     /// To the guest of this port.
     Deliver {
         /// Port index.
         port: u32,
         /// Its interface.
         ifindex: u32,
+    },
+    /// To a guest, in [`Fragments`](super::Fragments).
+    DeliverFragments {
+        /// The guest's interface.
+        ifindex: u32,
+        /// The longest of them in bytes.
+        mtu: u32,
     },
     /// To the members of a VIP but one, as it is: [`for_each_receiver`](super::for_each_receiver) has them.
     Members {
@@ -45,6 +60,8 @@ pub enum Verdict {
     Uplink {
         /// The uplink.
         ifindex: u32,
+        /// 0: as it is. Else in [`Fragments`](super::Fragments), the longest of them in bytes.
+        mtu: u32,
     },
     /// Into the uplink, as if it came from outside: a guest's packet to an EIP, translated on its way out.
     ComeBack {
@@ -85,6 +102,9 @@ impl Decision {
     const UPLINK_ACTION: u64 = 8;
     const RESOLVE_ACTION: u64 = 9;
     const COME_BACK_ACTION: u64 = 10;
+    const REFUSE_ACTION: u64 = 11;
+    const TELL_ACTION: u64 = 12;
+    const FRAGMENTS_ACTION: u64 = 13;
 
     /// [`Verdict::NotOurs`].
     pub(super) const NOT_OURS: Self = Self::new(Self::NOT_OURS_ACTION, 0, 0);
@@ -108,6 +128,52 @@ impl Decision {
         Self::new(Self::DROP_ACTION, 0, reason.index())
     }
 
+    /// [`Verdict::Drop`], unless its sender can be told: [`tell`](super::tell) makes the one or the other of it.
+    #[inline(always)]
+    pub(super) const fn refuse(reason: DropReason) -> Self {
+        Self::new(Self::REFUSE_ACTION, 0, reason.index())
+    }
+
+    /// [`Self::refuse`] of a packet that is longer than `mtu` bytes.
+    #[inline(always)]
+    pub(super) const fn too_big(mtu: u32) -> Self {
+        Self::new(Self::REFUSE_ACTION, mtu, DropReason::TooBig.index())
+    }
+
+    /// [`Verdict::Drop`] for the reason of a [`Self::refuse`].
+    #[inline(always)]
+    pub(super) const fn untold(self) -> Self {
+        Self::new(Self::DROP_ACTION, 0, self.0 as u32)
+    }
+
+    /// [`Verdict::Tell`] for the reason of a [`Self::refuse`].
+    #[inline(always)]
+    pub(super) const fn told(self, ifindex: u32) -> Self {
+        Self::new(Self::TELL_ACTION, self.0 as u32, ifindex)
+    }
+
+    /// The bytes that are too few for the packet, if that is why it is a [`Self::refuse`].
+    #[inline(always)]
+    pub(super) const fn refused_mtu(self) -> Option<u32> {
+        if self.0 as u32 == DropReason::TooBig.index() {
+            Some((self.0 >> 32 & 0xff_ffff) as u32)
+        } else {
+            None
+        }
+    }
+
+    /// Whether it is a [`Self::refuse`].
+    #[inline(always)]
+    pub(super) const fn is_refusal(self) -> bool {
+        self.0 >> 56 == Self::REFUSE_ACTION
+    }
+
+    /// [`Verdict::DeliverFragments`].
+    #[inline(always)]
+    pub(super) const fn fragments(ifindex: u32, mtu: u32) -> Self {
+        Self::new(Self::FRAGMENTS_ACTION, mtu, ifindex)
+    }
+
     /// [`Verdict::Deliver`].
     #[inline(always)]
     pub(super) const fn deliver(port: u32, ifindex: u32) -> Self {
@@ -122,8 +188,8 @@ impl Decision {
 
     /// [`Verdict::Uplink`].
     #[inline(always)]
-    pub(super) const fn uplink(ifindex: u32) -> Self {
-        Self::new(Self::UPLINK_ACTION, 0, ifindex)
+    pub(super) const fn uplink(ifindex: u32, mtu: u32) -> Self {
+        Self::new(Self::UPLINK_ACTION, mtu, ifindex)
     }
 
     /// [`Verdict::ComeBack`].
@@ -144,16 +210,26 @@ impl Decision {
         self.0
     }
 
-    /// The reason's index, of a drop.
+    /// The reason's index, of a drop, told or not.
     #[inline(always)]
     pub(super) const fn drop_index(self) -> Option<u32> {
-        if self.0 >> 56 == Self::DROP_ACTION { Some(self.0 as u32) } else { None }
+        match self.0 >> 56 {
+            Self::DROP_ACTION | Self::REFUSE_ACTION => Some(self.0 as u32),
+            Self::TELL_ACTION => Some((self.0 >> 32 & 0xff_ffff) as u32),
+            _ => None,
+        }
     }
 
     /// Whether it is [`Verdict::Deliver`].
     #[inline(always)]
     pub(super) const fn is_delivery(self) -> bool {
         self.0 >> 56 == Self::DELIVER_ACTION
+    }
+
+    /// Whether the packet goes to a guest, whole or in fragments.
+    #[inline(always)]
+    pub(super) const fn is_handled(self) -> bool {
+        matches!(self.0 >> 56, Self::DELIVER_ACTION | Self::FRAGMENTS_ACTION)
     }
 
     /// The [`Verdict::Deliver`] that it is.
@@ -176,11 +252,13 @@ impl Decision {
             Self::PASS_ON_ACTION => Verdict::PassOn,
             Self::LEAVE_TO_TC_ACTION => Verdict::LeaveToTc,
             Self::CONSUMED_ACTION => Verdict::Consumed,
-            Self::DROP_ACTION => Verdict::Drop(detail),
+            Self::DROP_ACTION | Self::REFUSE_ACTION => Verdict::Drop(detail),
+            Self::TELL_ACTION => Verdict::Tell { reason: port, ifindex: detail },
+            Self::FRAGMENTS_ACTION => Verdict::DeliverFragments { ifindex: detail, mtu: port },
             Self::DELIVER_ACTION => self.delivery(),
             Self::MEMBERS_ACTION => Verdict::Members { slot: detail, sender: port },
             Self::RETURN_ACTION => Verdict::Return,
-            Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail },
+            Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail, mtu: port },
             Self::COME_BACK_ACTION => Verdict::ComeBack { ifindex: detail },
             Self::RESOLVE_ACTION => Verdict::Resolve { next_hop: Ipv4::from_raw(detail) },
             _ => Verdict::NotOurs,

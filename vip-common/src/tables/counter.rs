@@ -81,7 +81,7 @@ impl Traffic {
     }
 }
 
-/// Kinds of events that are metered apart, so that a storm of refusals never hides a move.
+/// What is metered, each apart: events, so that a storm of refusals never hides a move, and the errors that senders are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MeterClass {
@@ -89,18 +89,21 @@ pub enum MeterClass {
     Ownership = 0,
     /// Refused claims.
     Refusal = 1,
+    /// ICMP errors that the forwarder itself sends (RFC 1812 §4.3.2.8).
+    IcmpError = 2,
 }
 
 impl MeterClass {
     /// Number of classes: size of METERS.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 
-    /// Nanoseconds per event that a CPU may send in the long run, and how many at once.
+    /// Nanoseconds per event, or error, that a CPU may send in the long run, and how many at once.
     #[inline(always)]
     const fn rate(self) -> (u64, u64) {
         match self {
             Self::Ownership => (100_000, 4096),
             Self::Refusal => (10_000_000, 64),
+            Self::IcmpError => (1_000_000, 64),
         }
     }
 }
@@ -111,12 +114,12 @@ impl MeterClass {
 #[repr(C)]
 pub struct Meter {
     used_until: u64,
-    /// Events that the meter or a full ring kept from the agent.
+    /// Events that the meter or a full ring kept from the agent; errors that it kept from senders.
     pub lost: u64,
 }
 
 impl Meter {
-    /// Whether an event may be sent at `now_ns`; takes a token if so, counts a loss if not.
+    /// Whether one may be sent at `now_ns`; takes a token if so, counts a loss if not.
     #[inline(always)]
     pub const fn admit(&mut self, class: MeterClass, now_ns: u64) -> bool {
         let (interval, burst) = class.rate();

@@ -23,7 +23,24 @@ impl IcmpType {
     pub const TIME_EXCEEDED: u8 = 11;
     /// Parameter problem: an error, quotes a packet.
     pub const PARAMETER_PROBLEM: u8 = 12;
+
+    /// Whether messages of the type are errors, or act on routes as errors do: none of them is ever answered with another (RFC 1122
+    /// §3.2.2).
+    #[inline(always)]
+    pub const fn is_error(icmp_type: u8) -> bool {
+        matches!(
+            icmp_type,
+            Self::UNREACHABLE
+                | Self::SOURCE_QUENCH
+                | Self::REDIRECT
+                | Self::TIME_EXCEEDED
+                | Self::PARAMETER_PROBLEM
+        )
+    }
 }
+
+/// Code of [`IcmpType::UNREACHABLE`]: fragmentation needed and DF set (RFC 1191 §4).
+pub const FRAGMENTATION_NEEDED: u8 = 4;
 
 /// The start of every ICMP message, 4 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -35,6 +52,12 @@ pub struct Icmp {
 }
 
 impl Icmp {
+    /// Of a type and code; the checksum is still 0.
+    #[inline(always)]
+    pub const fn new(icmp_type: u8, code: u8) -> Self {
+        Self { type_code: Be16::new((icmp_type as u16) << 8 | code as u16), checksum: Be16::new(0) }
+    }
+
     /// The [`IcmpType`].
     #[inline(always)]
     pub const fn icmp_type(&self) -> u8 {

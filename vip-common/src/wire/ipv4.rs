@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Be16, WireIpv4};
+use super::{Be16, Ipv4, WireIpv4};
+use crate::checksum::{self, Sum};
 
 /// IP protocol numbers (IANA registry) that the pipeline tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,13 @@ pub struct Ipv4Header {
 }
 
 impl Ipv4Header {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    const OFFSET: u16 = 0x1fff;
+
+    /// TTL of packets that the forwarder itself sends (IANA's recommended default).
+    pub const OWN_TTL: u8 = 64;
+
     /// Version field.
     #[inline(always)]
     pub const fn version(&self) -> u8 {
@@ -88,6 +96,47 @@ impl Ipv4Header {
         self.version_ihl == 0x45 && !self.is_later_fragment()
     }
 
+    /// A header without options of a packet that the forwarder itself sends, `total_length` bytes long in all, which nobody may cut
+    /// (so that it needs no identification, RFC 6864 §4.1); with its checksum.
+    #[inline(always)]
+    pub fn own(protocol: u8, total_length: u16, source: Ipv4, destination: Ipv4) -> Self {
+        let mut header = Self {
+            version_ihl: 0x45,
+            // Internetwork control (RFC 1812 §4.3.2.5).
+            tos: 0xc0,
+            total_length: Be16::new(total_length),
+            identification: Be16::new(0),
+            flags_offset: Be16::new(Self::DONT_FRAGMENT),
+            ttl: Self::OWN_TTL,
+            protocol,
+            checksum: Be16::new(0),
+            source: WireIpv4::new(source),
+            destination: WireIpv4::new(destination),
+        };
+        header.checksum = Sum::default()
+            .add(Be16::new(0x45c0))
+            .add(header.total_length)
+            .add(header.flags_offset)
+            .add(header.ttl_protocol())
+            .add_address(source)
+            .add_address(destination)
+            .checksum();
+        header
+    }
+
+    /// Makes the header that of a fragment: length in all, offset in the whole packet's payload (a multiple of 8), both in bytes, and
+    /// whether more follow; mends the checksum.
+    #[inline(always)]
+    pub fn set_fragment(&mut self, total_length: u16, offset: usize, more: bool) {
+        let flags = (offset >> 3) as u16 & Self::OFFSET | if more { Self::MORE_FRAGMENTS } else { 0 };
+        let change = Sum::default()
+            .replace(self.total_length, Be16::new(total_length))
+            .replace(self.flags_offset, Be16::new(flags));
+        self.checksum = checksum::update(self.checksum, change);
+        self.total_length = Be16::new(total_length);
+        self.flags_offset = Be16::new(flags);
+    }
+
     /// Sets the TTL; the checksum is the caller's to mend.
     #[inline(always)]
     pub const fn set_ttl(&mut self, ttl: u8) {
@@ -97,19 +146,25 @@ impl Ipv4Header {
     /// Where the payload of a fragment begins in the whole packet's, in bytes.
     #[inline(always)]
     pub const fn fragment_offset(&self) -> usize {
-        ((self.flags_offset.get() & 0x1fff) << 3) as usize
+        ((self.flags_offset.get() & Self::OFFSET) << 3) as usize
+    }
+
+    /// Whether nobody may cut the packet (DF).
+    #[inline(always)]
+    pub const fn may_not_be_cut(&self) -> bool {
+        self.flags_offset.get() & Self::DONT_FRAGMENT != 0
     }
 
     /// Whether this is a fragment other than the last.
     #[inline(always)]
     pub const fn has_more_fragments(&self) -> bool {
-        self.flags_offset.get() & 0x2000 != 0
+        self.flags_offset.get() & Self::MORE_FRAGMENTS != 0
     }
 
     /// Whether the payload does not start with the transport header: a fragment other than the first.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
-        self.flags_offset.get() & 0x1fff != 0
+        self.flags_offset.get() & Self::OFFSET != 0
     }
 }
 
@@ -135,6 +190,12 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// Length with options in bytes: 0 to 60, not checked to be 20 or more.
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        (self.offset_flags.get() >> 12 << 2) as usize
+    }
+
     /// Whether it opens a connection: SYN, alone or as the answer.
     #[inline(always)]
     pub const fn has_syn(&self) -> bool {

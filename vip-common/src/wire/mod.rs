@@ -17,7 +17,7 @@ pub use self::{
     address::{Be16, Ipv4, Mac, WireIpv4},
     arp::{Arp, ArpOperation},
     ethernet::{EtherType, Ethernet},
-    icmp::{Icmp, IcmpType},
+    icmp::{FRAGMENTATION_NEEDED, Icmp, IcmpType},
     ipv4::{Ipv4Header, Protocol, Tcp, Udp},
     vrrp::{VRRP_GROUP, VRRP_TTL, Vrrp},
 };

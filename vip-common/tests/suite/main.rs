@@ -18,6 +18,7 @@ mod round_trip;
 mod rules;
 mod source_check;
 mod stages;
+mod tell;
 mod traffic;
 mod wire;
 mod world;

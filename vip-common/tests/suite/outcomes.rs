@@ -24,20 +24,26 @@ fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), T
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc | Verdict::Members { .. } => {
             prop_assert_eq!(&outcome.frame, frame, "{:?} leaves the bytes as they came", outcome.verdict);
         }
-        Verdict::Drop(reason) => {
+        Verdict::Drop(reason) | Verdict::Tell { reason, .. } => {
             prop_assert!((reason as usize) < DropReason::COUNT);
             drops.insert(reason, 1);
         }
         Verdict::Consumed
         | Verdict::Deliver { .. }
+        | Verdict::DeliverFragments { .. }
         | Verdict::Return
         | Verdict::Uplink { .. }
         | Verdict::ComeBack { .. }
         | Verdict::Resolve { .. } => {}
     }
     prop_assert_eq!(&*tables.drops.borrow(), &drops, "{:?}", outcome.verdict);
-    let forwarded =
-        matches!(outcome.verdict, Verdict::Deliver { .. } | Verdict::Uplink { .. } | Verdict::Resolve { .. });
+    let forwarded = matches!(
+        outcome.verdict,
+        Verdict::Deliver { .. }
+            | Verdict::DeliverFragments { .. }
+            | Verdict::Uplink { .. }
+            | Verdict::Resolve { .. }
+    );
     // What went out for another EIP has left, whatever becomes of it there.
     let forwarded = forwarded || Reading::of(frame).is_some_and(|packet| is_eip(packet.destination));
     let is_counted = !tables.eip_traffic.borrow().is_empty() || !tables.vip_traffic.borrow().is_empty();
@@ -46,10 +52,28 @@ fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), T
         "traffic counters count what was forwarded, not {:?}",
         outcome.verdict
     );
-    if outcome.verdict == Verdict::Consumed || matches!(outcome.verdict, Verdict::Drop(_)) {
-        return Ok(());
+    match outcome.verdict {
+        Verdict::Consumed | Verdict::Drop(_) => Ok(()),
+        Verdict::Tell { .. } => check_quote(frame, outcome),
+        _ => check_untouched(frame, outcome),
     }
-    check_untouched(frame, outcome)
+}
+
+/// An error goes back to the sender, from the MAC that it had sent to, and quotes the packet as it was, up to 576 bytes in all.
+fn check_quote(frame: &[u8], outcome: &Outcome) -> Result<(), TestCaseError> {
+    let (Some(packet), Some(error)) = (Reading::of(frame), Reading::of(&outcome.frame)) else {
+        return Err(TestCaseError::fail("only packets are told of, by packets"));
+    };
+    prop_assert_eq!(&outcome.frame[..6], &frame[6..12]);
+    prop_assert_eq!(&outcome.frame[6..12], &frame[..6]);
+    prop_assert_eq!(error.destination, packet.source);
+    prop_assert!(error.has_valid_header_checksum());
+    prop_assert_eq!(error.has_valid_transport_checksum(), Some(true));
+    let quote = &outcome.frame[42..];
+    prop_assert!(outcome.frame.len() <= 14 + 576);
+    prop_assert!(frame[14..].starts_with(quote), "the quote is the packet's start");
+    prop_assert!(quote.len() >= 28.min(packet.start - 14 + packet.payload.len()));
+    Ok(())
 }
 
 /// Bytes outside the fields that the verdict is about are as they came.
@@ -124,6 +148,9 @@ proptest! {
 }
 
 fn check_checksums(frame: &[u8], outcome: &Outcome) -> Result<(), TestCaseError> {
+    if matches!(outcome.verdict, Verdict::Tell { .. }) {
+        return Ok(());
+    }
     let (Some(before), Some(after)) = (Reading::of(frame), Reading::of(&outcome.frame)) else {
         return Err(TestCaseError::fail("a whole packet stays whole"));
     };

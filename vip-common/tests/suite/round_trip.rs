@@ -42,7 +42,7 @@ fn check_round_trip(world: &World, frame: &[u8]) -> Result<(), TestCaseError> {
     }
     let outside = engine::port(&tables, ifindex(port), false, &mirrored(&inside.frame));
     match outside.verdict {
-        Verdict::Uplink { ifindex: uplink } => prop_assert_eq!(uplink, UPLINK),
+        Verdict::Uplink { ifindex: uplink, mtu: 0 } => prop_assert_eq!(uplink, UPLINK),
         Verdict::Resolve { next_hop } => prop_assert_eq!(next_hop, before.source),
         // Not routed for want of a route, or a server's answer that looks like DHCP's.
         Verdict::Drop(_) => return Ok(()),
@@ -132,7 +132,7 @@ fn tcp_udp_and_echo_pass_both_ways() {
             assert_eq!(inside.verdict, Verdict::Deliver { port: 1, ifindex: ifindex(1) });
             let outside = engine::port(&tables, ifindex(1), false, &mirrored(&inside.frame));
             let expected = if source == CLIENT {
-                Verdict::Uplink { ifindex: UPLINK }
+                Verdict::Uplink { ifindex: UPLINK, mtu: 0 }
             } else {
                 Verdict::Resolve { next_hop: NEIGHBOUR }
             };

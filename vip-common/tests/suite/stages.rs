@@ -12,8 +12,8 @@ use crate::{
     frame::{ArpFrame, ETHERNET, Ipv4Frame, Reading, ethernet, icmp, tcp, udp, vrrp},
     rules::ArpReading,
     world::{
-        CLIENT, HOST_ADDRESS, NEIGHBOUR, NEIGHBOUR_MAC, ROUTER, UNLISTED, UPLINK, UPLINK_MAC, World, gateway,
-        ifindex, port_address, port_eip, port_mac, vip_address, vip_eip,
+        CLIENT, HOST_ADDRESS, NEIGHBOUR, NEIGHBOUR_MAC, ROUTER, UNLISTED, UPLINK, UPLINK_MAC, gateway,
+        ifindex, port_address, port_eip, port_mac, vip_address, vip_eip, world,
     },
 };
 
@@ -23,13 +23,6 @@ fn drop(reason: DropReason) -> Verdict {
 
 fn to_port(port: u32) -> Verdict {
     Verdict::Deliver { port, ifindex: ifindex(port) }
-}
-
-/// The default world, changed.
-fn world(change: impl FnOnce(&mut World)) -> MemoryTables {
-    let mut world = World::default();
-    change(&mut world);
-    world.tables()
 }
 
 /// Verdict about a frame of port 2.
@@ -173,8 +166,6 @@ fn packets_to_eips_stop_with_their_reasons() {
     for (reason, frame) in [
         (DropReason::Unowned, inbound(vip_eip(2)).bytes()),
         (DropReason::NoInterface, inbound(port_eip(3)).bytes()),
-        (DropReason::TtlExpired, Ipv4Frame { ttl: 1, ..inbound(eip) }.bytes()),
-        (DropReason::TtlExpired, Ipv4Frame { ttl: 0, ..inbound(eip) }.bytes()),
         (DropReason::IcmpRedirect, with(icmp(5, &[0; 20]).1).bytes()),
         (DropReason::IcmpError, with(icmp(3, &[0; 20]).1).bytes()),
         (DropReason::IcmpError, with(icmp(4, &[0; 20]).1).bytes()),
@@ -365,12 +356,12 @@ fn routing_reaches_other_subnets_and_peers_for_one_ttl() {
     }
     assert_eq!(
         guest(&tables, &Ipv4Frame { ttl: 1, ..routed(port_address(4)) }.bytes()),
-        drop(DropReason::TtlExpired)
+        Verdict::Tell { reason: DropReason::TtlExpired.index(), ifindex: 0 }
     );
     let apart = world(|_| ());
     assert_eq!(guest(&apart, &routed(port_address(4)).bytes()), to_port(4));
     // Without the peering the address is outside; the port's EIP takes the packet there.
-    assert_eq!(guest(&apart, &routed(port_address(13)).bytes()), Verdict::Uplink { ifindex: UPLINK });
+    assert_eq!(guest(&apart, &routed(port_address(13)).bytes()), Verdict::Uplink { ifindex: UPLINK, mtu: 0 });
 }
 
 #[test]
@@ -394,7 +385,7 @@ fn the_owner_of_a_vip_does_not_reach_it_through_the_gateway_either() {
 #[test]
 fn packets_leave_by_the_way_to_their_destination() {
     let tables = world(|_| ());
-    assert_eq!(guest(&tables, &routed(CLIENT).bytes()), Verdict::Uplink { ifindex: UPLINK });
+    assert_eq!(guest(&tables, &routed(CLIENT).bytes()), Verdict::Uplink { ifindex: UPLINK, mtu: 0 });
     assert_eq!(guest(&tables, &routed(NEIGHBOUR).bytes()), Verdict::Resolve { next_hop: NEIGHBOUR });
     let unrouted = world(|world| world.default_route = false);
     assert_eq!(guest(&unrouted, &routed(CLIENT).bytes()), drop(DropReason::NoNextHop));
@@ -404,7 +395,6 @@ fn packets_leave_by_the_way_to_their_destination() {
 fn packets_that_may_not_leave_stop_with_their_reasons() {
     let tables = world(|_| ());
     assert_eq!(guest(&tables, &routed(HOST_ADDRESS).bytes()), drop(DropReason::HostAddress));
-    assert_eq!(guest(&tables, &Ipv4Frame { ttl: 1, ..routed(CLIENT) }.bytes()), drop(DropReason::TtlExpired));
     let mut redirect = routed(CLIENT);
     (redirect.protocol, redirect.payload) = icmp(5, &[0; 20]);
     assert_eq!(guest(&tables, &redirect.bytes()), drop(DropReason::IcmpRedirect));
@@ -427,7 +417,7 @@ fn an_external_router_gets_what_needs_no_translation() {
     };
     let verdict =
         |port, destination| engine::port(&tables, ifindex(port), false, &through(port, destination)).verdict;
-    assert_eq!(verdict(2, CLIENT), Verdict::Uplink { ifindex: UPLINK }, "translation is ours");
+    assert_eq!(verdict(2, CLIENT), Verdict::Uplink { ifindex: UPLINK, mtu: 0 }, "translation is ours");
     assert_eq!(verdict(3, CLIENT), Verdict::NotOurs);
     assert_eq!(verdict(2, port_address(4)), Verdict::NotOurs, "another subnet of the VPC is the router's");
     assert_eq!(verdict(2, HOST_ADDRESS), Verdict::NotOurs);
@@ -442,7 +432,7 @@ fn a_member_that_does_not_own_the_vip_may_drain_as_its_eip() {
         false,
         &Ipv4Frame { source: vip_address(0), ..routed(CLIENT) }.bytes(),
     );
-    assert_eq!(outcome.verdict, Verdict::Uplink { ifindex: UPLINK });
+    assert_eq!(outcome.verdict, Verdict::Uplink { ifindex: UPLINK, mtu: 0 });
     assert_eq!(Reading::of(&outcome.frame).map(|packet| packet.source), Some(vip_eip(0)));
 }
 
@@ -481,7 +471,7 @@ fn truncated_and_malformed_frames_of_guests_stop_with_their_reasons() {
         assert_eq!(guest(&tables, &whole[..length]), drop(DropReason::Ipv4Malformed), "{length} bytes");
     }
     let padded = [whole, vec![0; 9]].concat();
-    assert_eq!(guest(&tables, &padded), Verdict::Uplink { ifindex: UPLINK });
+    assert_eq!(guest(&tables, &padded), Verdict::Uplink { ifindex: UPLINK, mtu: 0 });
 }
 
 #[test]

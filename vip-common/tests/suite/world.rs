@@ -450,6 +450,13 @@ fn any_vip() -> BoxedStrategy<VipSpec> {
         .boxed()
 }
 
+/// The tables of the default world, changed.
+pub(crate) fn world(change: impl FnOnce(&mut World)) -> MemoryTables {
+    let mut world = World::default();
+    change(&mut world);
+    world.tables()
+}
+
 /// Arbitrary consistent tables.
 pub(crate) fn any_world() -> BoxedStrategy<World> {
     let switches = (any::<bool>(), any::<bool>(), any::<bool>());

@@ -67,6 +67,7 @@ pub(super) fn verifier_statistics(
     kind: bpf_prog_type,
     instructions: &[bpf_insn],
     license: &CStr,
+    flags: u32,
 ) -> io::Result<String> {
     let mut log = vec![0_u8; LOG_BYTES];
     let mut attr = zeroed_attr();
@@ -74,6 +75,7 @@ pub(super) fn verifier_statistics(
     attr.__bindgen_anon_3.insns = instructions.as_ptr().expose_provenance() as u64;
     attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
     attr.__bindgen_anon_3.license = license.as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_3.prog_flags = flags;
     attr.__bindgen_anon_3.log_level = LOG_STATISTICS;
     attr.__bindgen_anon_3.log_buf = log.as_mut_ptr().expose_provenance() as u64;
     attr.__bindgen_anon_3.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;

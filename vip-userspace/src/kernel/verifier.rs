@@ -12,7 +12,7 @@ use aya::{
     maps::{MapFd, MapInfo},
     programs::ProgramInfo,
 };
-use aya_obj::Object;
+use aya_obj::{Object, ProgramSection, generated::BPF_F_XDP_HAS_FRAGS};
 
 use super::syscall;
 
@@ -48,7 +48,13 @@ fn of_program(object: &Object, name: &str, info: &ProgramInfo) -> io::Result<u32
     let lacks = || io::Error::new(io::ErrorKind::NotFound, format!("the object lacks {name}"));
     let program = object.programs.get(name).ok_or_else(lacks)?;
     let function = object.functions.get(&program.function_key()).ok_or_else(lacks)?;
-    let log = syscall::verifier_statistics(info.program_type(), &function.instructions, &program.license)?;
+    // A device map takes programs of one kind only: with this flag or without.
+    let flags = match program.section {
+        ProgramSection::Xdp { frags: true, .. } => BPF_F_XDP_HAS_FRAGS,
+        _ => 0,
+    };
+    let log =
+        syscall::verifier_statistics(info.program_type(), &function.instructions, &program.license, flags)?;
     stack_in(&log).ok_or_else(|| io::Error::other(format!("the verifier tells no stack of {name}: {log}")))
 }
 
