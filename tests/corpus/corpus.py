@@ -2,9 +2,11 @@
 """A corpus of packets through the 1:1 translation, judged by scapy.
 
 Reads from standard input what the fixtures' world is (JSON): for each way through the forwarder, MACs and addresses before and
-after it, and how many hops it has. Writes one JSON object a line:
+after it, how many hops it has, and the address of the sender's gateway if it has one here. Writes one JSON object a line:
 
-    {"name", "class", "way", "frame": hex, "out": hex or null, "drop": null or {"reason", "hop"}}
+    {"name", "class", "way", "frame": hex, "out": hex or null, "drop": null or {"reason", "hop", "told": hex or null}}
+
+`told` is the ICMP error that reaches the sender of what is dropped, as that sees it.
 
 What must come out is never computed from the frame: it is the same packet, built from scratch with the translated addresses,
 and scapy computes its lengths and checksums. A corruption is a difference to the right checksum, the same before and after.
@@ -371,6 +373,7 @@ class Way:
     before: dict
     after: dict
     hops: int
+    gateway: Optional[str]
 
     def views(self, rng) -> tuple:
         peer = somebody(rng)
@@ -493,7 +496,33 @@ def expired(draw):
     ttl = draw.number % (draw.way.hops + 1)
     draw.said.append(f"ttl {ttl}")
     packet = draw.packet(draw.rng.choice(TRANSPORTS)(draw.rng, 20), ttl=ttl)
-    return packet, ("ttl_expired", max(ttl, 1))
+    return packet, ("ttl_expired", max(ttl, 1), (11, 0, 0))
+
+
+NARROW = 1000
+"""What every interface takes of packets that are too big."""
+
+
+def too_big(draw):
+    """Longer than the interface takes where the translation ends: the uplink's, the receiver's. Nobody may cut it."""
+    make = draw.rng.choice([tcp, udp, udp_lite, dccp, echo, esp, unknown])
+    size = draw.rng.randint(NARROW, DATA)
+    draw.said.append(f"size {size}")
+    packet = draw.packet(make(draw.rng, size), dont_fragment=True)
+    return packet, ("too_big", draw.way.hops, (3, 4, NARROW))
+
+
+def told(draw, packet: Packet, hop, kind_code_mtu) -> bytes:
+    """The error about a packet that was dropped at a hop, as its sender sees it: RFC 792, RFC 1191 section 4, RFC 1812 section 4.3.2."""
+    sender = draw.before
+    kind, code, mtu = kind_code_mtu
+    # At the second hop the packet had lost a TTL, and the error has come one hop back.
+    about = packet.datagram(replace(sender, hops=hop - 1))
+    message = summed(struct.pack("!BBHHH", kind, code, 0, 0, mtu) + about[: 576 - 28])
+    by = draw.way.gateway if hop == 1 and draw.way.gateway else sender.destination
+    header = IP(src=by, dst=sender.source, ttl=64 - (hop - 1), tos=0xC0, id=0, flags="DF", proto=ICMP_PROTOCOL)
+    source, destination = sender.macs
+    return raw(Ether(src=destination, dst=source, type=0x0800) / Raw(raw(header / Raw(message))))
 
 
 def quoted_packet(rng, transport=None, most=600, **fields) -> Packet:
@@ -716,6 +745,7 @@ CLASSES = {
     "padding": padded,
     "ttl": hops_left,
     "ttl_expired": expired,
+    "too_big": too_big,
     "error_about_all": quotes(whole),
     "error_about_8_bytes": quotes(header_and_8, most=60),
     "error_about_header": quotes(header_alone),
@@ -754,18 +784,19 @@ def case(name, way: Way, number: int) -> dict:
             packet, drop = CLASSES[name](draw)
             frame = packet.frame(before)
             out = None if drop else packet.frame(after)
+            error = told(draw, packet, *drop[1:]) if drop and len(drop) == 3 else None
         except Unfit:
             continue
         if len(frame) - len(packet.padding) <= 14 + MTU:
             break
-    told = ["corpus", name, way.name, str(number), *draw.said]
+    said = ["corpus", name, way.name, str(number), *draw.said]
     return {
-        "name": "_".join(told).replace(" ", "_"),
+        "name": "_".join(said).replace(" ", "_"),
         "class": f"corpus_{name}",
         "way": way.name,
         "frame": frame.hex(),
         "out": out.hex() if out else None,
-        "drop": {"reason": drop[0], "hop": drop[1]} if drop else None,
+        "drop": {"reason": drop[0], "hop": drop[1], "told": error and error.hex()} if drop else None,
     }
 
 
@@ -774,7 +805,7 @@ def main() -> None:
     parser.add_argument("--packets", type=int, default=3000, help="how many, at least (default: %(default)s)")
     packets = parser.parse_args().packets
     world = json.load(sys.stdin)
-    ways = [Way(name, way["before"], way["after"], way["hops"]) for name, way in world.items()]
+    ways = [Way(name, way["before"], way["after"], way["hops"], way["gateway"]) for name, way in world.items()]
     kinds = [(name, way) for name in CLASSES for way in ways]
     for number in range(-(-packets // len(kinds))):
         for name, way in kinds:

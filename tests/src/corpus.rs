@@ -19,7 +19,7 @@ use vip_common::DropReason;
 use crate::{
     Mac,
     fixtures::{
-        Expect, Fixture, Table,
+        Expect, Fixture, Table, World,
         world::{CLIENT, CLIENT_EIP, Guest, MASTER, ROUTER, UPLINK_MAC, WEB, WEB_EIP, WEB_VIP, constant_mac},
     },
 };
@@ -56,6 +56,8 @@ struct Way {
     arrives: fn(Vec<u8>) -> Expect,
     /// What else comes of a packet that is dropped at the second hop.
     dropped_late: fn(Expect) -> Expect,
+    /// The way of what tells its sender at the second hop.
+    told_late: &'static str,
     /// The way of answers.
     back: &'static str,
 }
@@ -76,6 +78,7 @@ static WAYS: [Way; 6] = [
         hops: 1,
         arrives: |frame| Expect::deliver(MASTER, frame).eip_in(WEB_EIP).vip_in(WEB_VIP),
         dropped_late: |expect| expect,
+        told_late: "",
         back: "from_vip",
     },
     Way {
@@ -86,6 +89,7 @@ static WAYS: [Way; 6] = [
         hops: 1,
         arrives: |frame| Expect::deliver(CLIENT, frame).eip_in(CLIENT_EIP),
         dropped_late: |expect| expect,
+        told_late: "",
         back: "from_fixed",
     },
     Way {
@@ -96,6 +100,7 @@ static WAYS: [Way; 6] = [
         hops: 1,
         arrives: |frame| Expect::uplink(frame).eip_out(WEB_EIP).vip_out(WEB_VIP),
         dropped_late: |expect| expect,
+        told_late: "",
         back: "to_vip",
     },
     Way {
@@ -106,6 +111,7 @@ static WAYS: [Way; 6] = [
         hops: 1,
         arrives: |frame| Expect::uplink(frame).eip_out(CLIENT_EIP),
         dropped_late: |expect| expect,
+        told_late: "",
         back: "to_fixed",
     },
     Way {
@@ -116,6 +122,7 @@ static WAYS: [Way; 6] = [
         hops: 2,
         arrives: |frame| Expect::deliver(MASTER, frame).eip_out(CLIENT_EIP).eip_in(WEB_EIP).vip_in(WEB_VIP),
         dropped_late: |expect| expect.eip_out(CLIENT_EIP),
+        told_late: "to_fixed",
         back: "vip_to_fixed",
     },
     Way {
@@ -126,6 +133,7 @@ static WAYS: [Way; 6] = [
         hops: 2,
         arrives: |frame| Expect::deliver(CLIENT, frame).eip_out(WEB_EIP).vip_out(WEB_VIP).eip_in(CLIENT_EIP),
         dropped_late: |expect| expect.eip_out(WEB_EIP).vip_out(WEB_VIP),
+        told_late: "to_vip",
         back: "fixed_to_vip",
     },
 ];
@@ -141,7 +149,9 @@ pub fn world() -> Value {
         })
     };
     let ways = WAYS.iter().map(|way| {
-        let told = json!({ "before": side(&way.before), "after": side(&way.after), "hops": way.hops });
+        let gateway = way.sender.map(|guest| guest.subnet.gateway.to_string());
+        let (before, after) = (side(&way.before), side(&way.after));
+        let told = json!({ "before": before, "after": after, "hops": way.hops, "gateway": gateway });
         (way.name.to_owned(), told)
     });
     Value::Object(ways.collect::<Map<_, _>>())
@@ -218,8 +228,13 @@ fn parse(line: &str) -> Result<Case> {
     let way = way(text("way")?)?;
     let frame = bytes(text("frame")?)?;
     let mut table = Table::default();
+    let class = text("class")?;
     if let Some(drop) = line.get("drop").filter(|drop| !drop.is_null()) {
-        add(&mut table, way, name, frame, refused(way, drop)?);
+        let change = if class == "corpus_too_big" { narrow } else { |_: &mut World| () };
+        match way.sender {
+            Some(guest) => table.sent_in(change, guest, name, frame, refused(way, drop)?),
+            None => table.uplink_in(change, name, frame, refused(way, drop)?),
+        }
     } else {
         let out = bytes(text("out")?)?;
         let back = self::way(way.back)?;
@@ -229,7 +244,7 @@ fn parse(line: &str) -> Result<Case> {
         add(&mut table, way, name, frame, (way.arrives)(out));
         add(&mut table, back, &format!("{name} and back"), answered, (back.arrives)(restored));
     }
-    Ok(Case { class: text("class")?.to_owned(), fixtures: table.into_fixtures() })
+    Ok(Case { class: class.to_owned(), fixtures: table.into_fixtures() })
 }
 
 fn add(table: &mut Table, way: &Way, name: &str, frame: Vec<u8>, expect: Expect) {
@@ -237,6 +252,11 @@ fn add(table: &mut Table, way: &Way, name: &str, frame: Vec<u8>, expect: Expect)
         Some(guest) => table.sent(guest, name, frame, expect),
         None => table.uplink(name, frame, expect),
     }
+}
+
+/// Interfaces take as little as `corpus.py` has it.
+fn narrow(world: &mut World) {
+    world.set_mtu(1000);
 }
 
 fn way(name: &str) -> Result<&'static Way> {
@@ -247,11 +267,16 @@ fn way(name: &str) -> Result<&'static Way> {
 fn refused(way: &Way, drop: &Value) -> Result<Expect> {
     let name = drop.get("reason").and_then(Value::as_str).context("a drop without reason")?;
     let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
-    let expect = Expect::drop(*reason.with_context(|| format!("{name} is no reason"))?);
-    match drop.get("hop").and_then(Value::as_u64) {
-        Some(1) => Ok(expect),
-        Some(hop) if hop == u64::from(way.hops) => Ok((way.dropped_late)(expect)),
-        hop => bail!("{} has no hop {hop:?}", way.name),
+    let reason = *reason.with_context(|| format!("{name} is no reason"))?;
+    let told = drop.get("told").and_then(Value::as_str).map(bytes).transpose()?;
+    match (drop.get("hop").and_then(Value::as_u64), told) {
+        (Some(1), None) => Ok(Expect::drop(reason)),
+        (Some(1), Some(told)) => Ok(Expect::tell(reason, told)),
+        (Some(hop), told) if hop == u64::from(way.hops) => Ok((way.dropped_late)(match told {
+            None => Expect::drop(reason),
+            Some(told) => (self::way(way.told_late)?.arrives)(told).dropped(reason),
+        })),
+        (hop, _) => bail!("{} has no hop {hop:?}", way.name),
     }
 }
 
