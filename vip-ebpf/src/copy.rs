@@ -24,9 +24,11 @@ use crate::{maps, tables::Maps, tc::redirect};
 #[repr(C, align(8))]
 pub(crate) struct Copied([u8; 2 * (Fragments::LONGEST + 1)]);
 
-/// How far a packet is cut. Kept in a map, because of what it reads there the verifier knows nothing, and so sees that one fragment is
+/// What is cut, and how far it is. Kept in a map, because of what it reads there the verifier knows nothing, and so sees that one fragment is
 /// made as the others are; of values at hand it would follow each through all sizes.
 pub(crate) struct Cutting {
+    ifindex: u32,
+    mtu: u32,
     fragments: Fragments,
     number: usize,
 }
@@ -119,10 +121,23 @@ pub(crate) fn quote(skb: *mut __sk_buff, end: usize, headers: &IcmpErrorHeaders)
 }
 
 /// Sends the frame's IPv4 packet out of an interface in fragments for an MTU. What to return to the kernel.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> i32 {
-    match try_send_in_fragments(skb, ifindex, mtu) {
-        Ok(()) => redirect(ifindex, 0),
+    if let Some(cutting) = maps::CUTTING.get_ptr_mut(0) {
+        // SAFETY: the element belongs to this CPU, which runs one program at a time here; the same below.
+        unsafe {
+            write_volatile(&raw mut (*cutting).ifindex, ifindex);
+            write_volatile(&raw mut (*cutting).mtu, mtu);
+        }
+    }
+    cut(skb)
+}
+
+/// Sends the fragments that were asked for last. What to return to the kernel.
+#[inline(never)]
+fn cut(skb: *mut __sk_buff) -> i32 {
+    match send_all_but_last(skb) {
+        Ok(ifindex) => redirect(ifindex, 0),
         Err(EditFailed) => {
             Maps.count_drop(DropReason::EditFailed.index());
             TC_ACT_SHOT
@@ -130,11 +145,15 @@ pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> 
     }
 }
 
-/// Sends all fragments but the last, which the frame is then.
+/// Sends all fragments but the last, which the frame is then, and tells the interface.
 #[inline(always)]
-fn try_send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> Result<(), EditFailed> {
+fn send_all_but_last(skb: *mut __sk_buff) -> Result<u32, EditFailed> {
     const HEADERS: usize = Ethernet::LEN + Ipv4Header::LEN;
     let copy = copied()?;
+    let cutting = maps::CUTTING.get_ptr_mut(0).ok_or(EditFailed)?;
+    // SAFETY: as above.
+    let (ifindex, mtu) =
+        unsafe { (read_volatile(&raw const (*cutting).ifindex), read_volatile(&raw const (*cutting).mtu)) };
     load(skb, 0, copy, 0, HEADERS)?;
     // SAFETY: the copy is longer than the headers, and the offset even, as the header's alignment wants it.
     let header = unsafe { *copy.add(Ethernet::LEN).cast::<Ipv4Header>() };
@@ -142,12 +161,11 @@ fn try_send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> Result<
     let payload = header.total_length() - Ipv4Header::LEN;
     load(skb, HEADERS, copy, HEADERS, payload)?;
     complete_sum(skb, copy, &header, payload)?;
-    let cutting = maps::CUTTING.get_ptr_mut(0).ok_or(EditFailed)?;
-    // SAFETY: the element belongs to this CPU, which runs one program at a time here; the same below.
-    unsafe { write_volatile(cutting, Cutting { fragments, number: 0 }) };
+    // SAFETY: as above.
+    unsafe { write_volatile(cutting, Cutting { ifindex, mtu, fragments, number: 0 }) };
     for _ in 0..Fragments::MOST {
         // SAFETY: as above.
-        let Cutting { fragments, number } = unsafe { read_volatile(cutting) };
+        let Cutting { fragments, number, .. } = unsafe { read_volatile(cutting) };
         // SAFETY: as above.
         unsafe { (*cutting).number = number + 1 };
         let Fragment { header, from, length } = fragments.get(number).ok_or(EditFailed)?;
@@ -161,7 +179,7 @@ fn try_send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> Result<
         store(skb, 0, copy, 0, HEADERS)?;
         store(skb, HEADERS, copy, HEADERS + from, length)?;
         if fragments.is_last(number) {
-            return Ok(());
+            return Ok(ifindex);
         }
         // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
         if unsafe { bpf_clone_redirect(skb, ifindex, 0) } != 0 {

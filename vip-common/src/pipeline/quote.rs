@@ -11,7 +11,7 @@ use crate::{
     DropReason,
     checksum::{self, Sum},
     tables::{AddressKind, Direction, PortEntry, PortFlags, SourceEip, Target, VniAddress, Way},
-    wire::{Be16, Header as _, Icmp, IcmpType, Ipv4, Ipv4Header, Protocol, WireIpv4},
+    wire::{Be16, FRAGMENTATION_NEEDED, Header as _, Icmp, IcmpType, Ipv4, Ipv4Header, Protocol, WireIpv4},
 };
 
 /// Bytes of an ICMP error before its quote.
@@ -113,6 +113,13 @@ pub(super) fn translate_quote<P: Packet>(
         return Err(DropReason::IcmpError);
     }
     packet.pull(ip.end)?;
+    let Some([icmp, mtu]) = packet.header::<[[Be16; 2]; 2]>(within(ip.payload)).map(|message| *message)
+    else {
+        return Err(DropReason::EditFailed);
+    };
+    if tells_absurd_mtu(icmp, mtu) {
+        return Err(DropReason::IcmpError);
+    }
     let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
     if frame.ip.has_more_fragments() {
         // Its checksum covers what is not here.
@@ -161,6 +168,17 @@ pub(super) fn translate_quote<P: Packet>(
     }
     header.checksum = checksum::update(header.checksum, change);
     Ok(())
+}
+
+/// Least MTU of an IPv4 link in bytes (RFC 791 §3.2).
+const LEAST_MTU: u16 = 68;
+
+/// Whether an error that begins with these words tells of an MTU that no link has: believed, it would slow its receiver down. 0 is
+/// what routers tell that know of no MTU (RFC 1191 §5).
+#[inline(always)]
+fn tells_absurd_mtu([type_code, _]: [Be16; 2], [_, mtu]: [Be16; 2]) -> bool {
+    const TOO_BIG: u16 = (IcmpType::UNREACHABLE as u16) << 8 | FRAGMENTATION_NEEDED as u16;
+    type_code.get() == TOO_BIG && (1..LEAST_MTU).contains(&mtu.get())
 }
 
 /// Whether the packet is an ICMP error that quotes another.

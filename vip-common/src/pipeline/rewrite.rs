@@ -89,9 +89,16 @@ fn mend_transport<P: Packet>(
     }
 }
 
-/// Whether the packet's addresses can be translated, checked before anything is changed.
+/// Whether the packet may be routed at all, whatever its addresses become.
+#[inline(always)]
+pub(super) fn check_routable(ip: &Ipv4Packet) -> Result<(), DropReason> {
+    if ip.protocol == Protocol::VRRP { Err(DropReason::VrrpRouted) } else { Ok(()) }
+}
+
+/// Whether the packet may be routed and its addresses can be translated, checked before anything is changed.
 #[inline(always)]
 pub(super) fn check_translatable<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> Result<(), DropReason> {
+    check_routable(ip)?;
     if ip.later_fragment {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use super::{
     guest::{Sender, Source, count_vip},
     packet::{Ipv4Packet, Packet},
     quote::{eip_of, quoted_destination},
-    rewrite::{Translation, answer_echo, check_translatable, rewrite},
+    rewrite::{Translation, answer_echo, check_routable, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
 };
@@ -67,6 +67,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
     if receiver.index == sender.index {
         return Decision::drop(DropReason::Reflected);
     }
+    attempt!(check_routable(ip));
     if ip.ttl <= 1 {
         return Decision::refuse(DropReason::TtlExpired);
     }

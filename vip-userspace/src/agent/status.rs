@@ -51,6 +51,7 @@ impl Shared {
                 ownership: meters.lost(MeterClass::Ownership)?,
                 refusals: meters.lost(MeterClass::Refusal)?,
             },
+            icmp_errors_held_back: meters.lost(MeterClass::IcmpError)?,
             warnings: facts.warnings.clone(),
         })
     }

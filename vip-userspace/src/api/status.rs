@@ -37,6 +37,8 @@ pub struct StatusView {
     pub tables: Vec<TableUse>,
     /// Events of the programs that did not reach vipd. It re-reads the tables then, so no move is missed.
     pub events_lost: EventsLost,
+    /// ICMP errors (time exceeded, fragmentation needed) that were not sent, because a CPU sends no more than so many.
+    pub icmp_errors_held_back: u64,
     /// What an operator should know: limits of this build that touch this host, and what is out of order.
     pub warnings: Vec<String>,
 }

@@ -42,6 +42,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         durations: _,
         tables,
         events_lost,
+        icmp_errors_held_back,
         warnings,
     } = status;
     let tables_from = if *adopted { "took over the pinned tables" } else { "made new tables" };
@@ -60,6 +61,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         "events that did not reach vipd: {} changes of owner (read again from the tables), {} refusals",
         events_lost.ownership, events_lost.refusals
     )?;
+    writeln!(text, "ICMP errors held back because too many were due: {icmp_errors_held_back}")?;
     writeln!(text)?;
     if sync.loaded_at.is_none() {
         writeln!(text, "ports are not known while no valid state has been read")?;

@@ -230,6 +230,7 @@ pub(crate) fn status() -> StatusView {
         durations: Durations { parse_ms: 12, plan_ms: 3, apply_ms: 4 },
         tables: vec![TableUse { table: "ADDRS".into(), used: 5, capacity: 4096 }],
         events_lost: EventsLost { ownership: 0, refusals: 12 },
+        icmp_errors_held_back: 7,
         warnings: vec!["IPv6 from guests: MAC check only, not forwarded by us".into()],
     }
 }
