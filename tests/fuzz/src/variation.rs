@@ -8,7 +8,9 @@ use vip_common::tables::{
 };
 use vip_lab::fixtures::{
     World,
-    world::{BACKUP, BRIDGED, BYPASS, CLIENT, ELSEWHERE, FREE_VIP, MASTER, OUTLYING, VRRP_VIP, WEB_VIP},
+    world::{
+        BACKUP, BRIDGED, BYPASS, CLIENT, ELSEWHERE, FREE_VIP, MASTER, OUTLYING, REAL, VRRP_VIP, WEB_VIP,
+    },
 };
 
 /// The moment of all frames, in nanoseconds since boot: long after it, so that times before exist.
@@ -36,8 +38,8 @@ const CHANGES: [Change; 18] = [
             entry.damped_until = NOW + DAMPING_BURST * DAMPING_INTERVAL_NS;
         });
     }),
-    ("a claim of the free VIP is due whose claimant has lost the right", |world| {
-        let claim = Pending::new(CLIENT.index, 0, ClaimForm::GarpRequest, NOW - DAMPING_INTERVAL_NS);
+    ("a claim of the free VIP is due whose claimant has lost the right to own it", |world| {
+        let claim = Pending::new(REAL.index, 0, ClaimForm::GarpRequest, NOW - DAMPING_INTERVAL_NS);
         world.set_entry(FREE_VIP, |entry| entry.pending = claim);
     }),
     ("the master takes no XDP frames", |world| {

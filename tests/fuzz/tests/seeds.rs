@@ -24,7 +24,8 @@ fn the_oracles_hold_for_every_seed() {
 
 #[test]
 fn the_oracles_hold_near_the_seeds() {
-    let count: u64 = std::env::var("FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(3000);
+    let count: u64 =
+        std::env::var("VIP_FUZZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000);
     let seeds = seeds::all();
     for number in 0..count {
         let mut random = Random::new(number);
