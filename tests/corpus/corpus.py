@@ -617,9 +617,8 @@ def error_about_sum_of_zero(draw):
 
 def error_by_router(draw):
     """The sender of the error is somebody on the way, outside, and not whom the quoted packet went to or came from."""
-    # Of the quoted packet, which went the other way.
-    ends = [("destination", draw.way.before["source"]), ("source", draw.way.before["destination"])]
-    change = {end: somebody(draw.rng) for end, here in ends if here is None}
+    # The quoted packet went the other way, and whoever sent it is told: only its destination may be another.
+    change = {"destination": somebody(draw.rng)} if draw.way.before["source"] is None else {}
     transport = error(
         draw.rng, quoted_packet(draw.rng), None, to_quoted=lambda view: replace(view.quoted(), **change)
     )
@@ -666,22 +665,18 @@ def wrong_error(draw):
 
 
 def error_about_somebody_else(draw):
-    """The quoted packet is none that was translated on its way back: its address here is another's."""
+    """The quoted packet is none that was translated on its way back: its address here is another's; or not of whom the error is for."""
     stranger = somebody(draw.rng)
-    inward = draw.way.before["destination"] is not None
     from_inside = draw.way.before["source"] is not None
-    sides = [side for side, there in [("source", inward), ("destination", from_inside)] if there]
-    side = draw.rng.choice(sides)
+    side = draw.rng.choice(["source", "destination"] if from_inside else ["source"])
     draw.said.append(f"other {side}")
-    # From inside the quoted destination is looked at on the way out, the quoted source where it comes in again.
-    hop = 2 if side == "source" and from_inside else 1
     transport = error(
         draw.rng,
         quoted_packet(draw.rng),
         draw.rng.choice([None, 28]),
         to_quoted=lambda view: replace(view.quoted(), **{side: stranger}),
     )
-    return draw.packet(transport), ("icmp_error", hop)
+    return draw.packet(transport), ("icmp_error", 1)
 
 
 def error_with_short_quote(draw):

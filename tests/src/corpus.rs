@@ -241,8 +241,14 @@ fn parse(line: &str) -> Result<Case> {
         let answered = answer(&out, back.before.macs, TTL)?;
         // What the packet must be again: its own answer, at the end of the way back.
         let restored = answer(&frame, back.after.macs, TTL - back.hops)?;
+        // Who answers an error by a router tells the router what happened to a packet of somebody else's.
+        let expect = if back.sender.is_some() && is_for_another(&answered)? {
+            Expect::drop(DropReason::IcmpError)
+        } else {
+            (back.arrives)(restored)
+        };
         add(&mut table, way, name, frame, (way.arrives)(out));
-        add(&mut table, back, &format!("{name} and back"), answered, (back.arrives)(restored));
+        add(&mut table, back, &format!("{name} and back"), answered, expect);
     }
     Ok(Case { class: class.to_owned(), fixtures: table.into_fixtures() })
 }
@@ -290,13 +296,32 @@ fn bytes(hex: &str) -> Result<Vec<u8>> {
 /// TTL of answers, which is their own.
 const TTL: u8 = 64;
 
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Bytes of an ICMP error before its quote.
+const ICMP_HEADER: usize = 8;
+
+/// Offset in the frame of the quote, of an ICMP error with that header and payload.
+fn quote(header: &Ipv4Header, payload: &[u8]) -> Option<usize> {
+    let is_error = header.protocol.0 == 1
+        && header.fragment_offset.value() == 0
+        && matches!(payload.first(), Some(3 | 11 | 12));
+    is_error.then(|| ETHERNET + header.header_len() + ICMP_HEADER)
+}
+
+/// Whether it is an ICMP error about a packet that its receiver did not send.
+fn is_for_another(frame: &[u8]) -> Result<bool> {
+    let (header, payload) = Ipv4Header::from_slice(frame.get(ETHERNET..).context("no packet")?)?;
+    let Some(quote) = quote(&header, payload) else { return Ok(false) };
+    let sender = frame.get(quote + 12..quote + 16).context("an error without quote")?;
+    Ok(sender != header.destination)
+}
+
 /// The same bytes the other way round: addresses of the packet and, in an ICMP error, of its quote change places, which no
 /// checksum over them sees.
 fn answer(frame: &[u8], macs: (Mac, Mac), ttl: u8) -> Result<Vec<u8>> {
     /// Source and destination, in an IPv4 header.
     const ADDRESSES: std::ops::Range<usize> = 12..20;
-    const ETHERNET: usize = 14;
-    const ICMP_HEADER: usize = 8;
     let mut answer = frame.to_vec();
     let (from, to) = macs;
     let packet = frame.get(ETHERNET..).context("no packet")?;
@@ -306,11 +331,7 @@ fn answer(frame: &[u8], macs: (Mac, Mac), ttl: u8) -> Result<Vec<u8>> {
     header.header_checksum = header.calc_header_checksum();
     let head = [&to.0, &from.0, [8, 0].as_slice(), &header.to_bytes()].concat();
     answer.get_mut(..head.len()).context("no room for the header")?.copy_from_slice(&head);
-    let is_error = header.protocol.0 == 1
-        && header.fragment_offset.value() == 0
-        && matches!(payload.first(), Some(3 | 11 | 12));
-    if is_error {
-        let quote = head.len() + ICMP_HEADER;
+    if let Some(quote) = quote(&header, payload) {
         let addresses = answer.get_mut(quote + ADDRESSES.start..quote + ADDRESSES.end);
         addresses.context("an error without quote")?.rotate_left(4);
     }

@@ -53,7 +53,7 @@ drop_reasons! {
     18 NoSuchAddress "no_such_address" "A routed packet to an address of the VPC that nobody has."
     19 NoRoute "no_route" "A routed packet that leaves the VPC from an address without EIP."
     20 TtlExpired "ttl_expired" "A packet to be routed with a TTL of 1 or less."
-    21 IcmpError "icmp_error" "An ICMP error that cannot be translated: it is a fragment, or its quote is too short, is of another ICMP error, not of a packet of the address that it is for, or tells of an MTU below 68."
+    21 IcmpError "icmp_error" "An ICMP error that cannot be translated: it is a fragment, or its quote is too short, is of another ICMP error, or not of a packet of the addresses that it is from and for, or it tells of an MTU below 68."
     22 IcmpRedirect "icmp_redirect" "An ICMP redirect: never translated."
     23 TinyFragment "tiny_fragment" "A first fragment too short for its transport header (RFC 1858, RFC 3128), or one of ICMP that begins before the end of what an error quotes."
     24 Hairpin "hairpin" "A packet to an EIP from an address without EIP: an answer would find no way back."

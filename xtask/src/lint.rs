@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result};
 
 use crate::artifacts::Toolchain;
+use crate::packages::{self, Task};
+use crate::process;
 use crate::workspace::Workspace;
-use crate::{packages, process};
 
 /// Formatting, lints of the host's and of the eBPF crate, documentation: warnings are errors.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -13,6 +14,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         .context("sources are not formatted: run `cargo xtask fmt`")?;
 
     process::heading("lints of the host crates");
+    // With all features, of which one builds libFuzzer.
+    packages::ensure(Task::Fuzz)?;
     process::run(workspace.cargo("clippy").args(["--all-targets", "--all-features", "--", "-Dwarnings"]))?;
 
     process::heading("lints of the eBPF crate");

@@ -9,6 +9,7 @@ mod budget;
 mod compiler;
 mod corpus;
 mod demo;
+mod fuzz;
 mod linker;
 mod lint;
 mod packages;
@@ -66,11 +67,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Search for frames for which what must hold does not: coverage-guided, for a bounded time
+    Fuzz(fuzz::Options),
     /// Check formatting, lints and documentation, warnings being errors
     Lint,
     /// Format all sources
     Fmt,
-    /// What the server runs: lint, test, the short benchmark, and a smoke test on other kernels
+    /// What the server runs: lint, test, a short fuzzing, the short benchmark, and a smoke test on other kernels
     Ci,
 }
 
@@ -112,11 +115,13 @@ fn run(command: Command) -> Result<()> {
             budget::of_this_kernel(&workspace, &built.vipd, Mode::of(update))
         }
         Command::Vm(options) => vm::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Lint => lint::run(&workspace),
         Command::Fmt => lint::format(&workspace),
         Command::Ci => {
             lint::run(&workspace)?;
             test::run(&workspace, false, None)?;
+            fuzz::run(&workspace, &fuzz::Options::short())?;
             bench::run(&workspace, &["--short".into()])?;
             vm::run(&workspace, &vm::Options::smoke())
         }

@@ -27,11 +27,16 @@ pub(crate) enum Task {
     Bench,
     /// `cargo xtask vm`, which runs the tests in a machine and needs all that they need and more.
     Vm,
+    /// `cargo xtask fuzz`, which runs nobody's programs, and the lints of its targets.
+    Fuzz,
 }
 
 impl Task {
     /// Whether it needs what another task is the least to need.
     fn needs(self, least: Self) -> bool {
+        if self == Self::Fuzz {
+            return least == self;
+        }
         // Benchmark and machine need the tests' programs, and neither those of the other.
         least == self || least <= self.min(Self::Test)
     }
@@ -53,10 +58,11 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 17] = [
+const PROGRAMS: [Program; 18] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
+    program("c++", "g++", Task::Fuzz, "libFuzzer, which is C++"),
     program("clang", "clang", Task::Bench, "the programs that the benchmark compares with"),
     program("curl", "curl", Task::Demo, "the outside client"),
     program("ethtool", "ethtool", Task::Demo, "offloads of the outside sender"),
@@ -186,6 +192,8 @@ mod tests {
         assert!(commands(Task::Demo).all(|command| command != "iperf3"));
         let vm: Vec<_> = commands(Task::Vm).collect();
         assert!(test.iter().all(|command| vm.contains(command)));
+        assert_eq!(commands(Task::Fuzz).collect::<Vec<_>>(), ["c++"]);
+        assert!(!vm.contains(&"c++") && !test.contains(&"c++"));
         assert!(!vm.contains(&"clang") && commands(Task::Bench).all(|command| command != "xz"));
     }
 

@@ -48,16 +48,36 @@ impl Outcome {
     }
 }
 
+/// Which program a frame meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// One of the uplink's.
+    Uplink(Stage),
+    /// The guest's port that the frame came through.
+    Port,
+}
+
+/// Runs the pipeline of one program on a packet.
+pub fn run(tables: &MemoryTables, hook: Hook, mut packet: FramePacket) -> Outcome {
+    let verdict = match hook {
+        Hook::Uplink(stage) => pipeline::uplink(&mut packet, &tables, stage),
+        Hook::Port => pipeline::port(&mut packet, &tables),
+    };
+    let mut receivers = Vec::new();
+    if let Verdict::Members { slot, sender } = verdict {
+        for_each_receiver(&tables, slot, sender, |receiver| receivers.push(receiver));
+    }
+    Outcome { verdict, frame: packet.into_bytes(), receivers }
+}
+
 /// Runs the pipeline of the uplink on a frame.
 pub fn uplink(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
-    let mut packet = FramePacket::new(frame);
-    let verdict = pipeline::uplink(&mut packet, &tables, stage);
-    if let Verdict::Tell { ifindex, .. } = verdict
-        && ifindex != 0
-    {
-        return uplink(tables, Stage::Tc, &packet.into_bytes());
+    let outcome = run(tables, Hook::Uplink(stage), FramePacket::new(frame));
+    match outcome.verdict {
+        // A guest that sent to an EIP is told: the error comes back to it.
+        Verdict::Tell { ifindex: 1.., .. } => uplink(tables, Stage::Tc, &outcome.frame),
+        _ => outcome,
     }
-    Outcome { verdict, frame: packet.into_bytes(), receivers: Vec::new() }
 }
 
 /// Runs the pipeline of a guest's port on a frame that came through the interface `ifindex`; `tagged`: with a VLAN tag beside
@@ -66,13 +86,9 @@ pub fn port(tables: &MemoryTables, ifindex: u32, tagged: bool, frame: &[u8]) -> 
     let mut packet = FramePacket::new(frame);
     packet.set_ingress(ifindex);
     packet.set_tagged(tagged);
-    let verdict = pipeline::port(&mut packet, &tables);
-    if let Verdict::ComeBack { .. } = verdict {
-        return uplink(tables, Stage::Tc, &packet.into_bytes());
+    let outcome = run(tables, Hook::Port, packet);
+    if let Verdict::ComeBack { .. } = outcome.verdict {
+        return uplink(tables, Stage::Tc, &outcome.frame);
     }
-    let mut receivers = Vec::new();
-    if let Verdict::Members { slot, sender } = verdict {
-        for_each_receiver(&tables, slot, sender, |receiver| receivers.push(receiver));
-    }
-    Outcome { verdict, frame: packet.into_bytes(), receivers }
+    outcome
 }

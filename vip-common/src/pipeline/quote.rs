@@ -40,7 +40,11 @@ pub(super) fn quoted_destination<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
     if at + Ipv4Header::LEN > ip.end {
         return Ipv4::BROADCAST;
     }
-    packet.header::<Ipv4Header>(within(at)).map_or(Ipv4::BROADCAST, |header| header.destination.get())
+    match packet.header::<Ipv4Header>(within(at)) {
+        // A quote may name this one too, and is one all the same.
+        Some(header) if !header.destination.get().is_unspecified() => header.destination.get(),
+        _ => Ipv4::BROADCAST,
+    }
 }
 
 /// The last step of an ICMP message that leaves as an EIP, which is its source already: translates the quote if it is an error,
@@ -131,7 +135,9 @@ pub(super) fn translate_quote<P: Packet>(
         Quoted::Destination => header.destination,
     };
     let (length, protocol) = (header.header_length(), header.protocol());
-    if header.version() != 4 || length < Ipv4Header::LEN || address.get() != from {
+    // An error is for the sender of what it is about. One for somebody else could quote an address of the VPC, and it would leave.
+    let is_for_another = quoted == Quoted::Destination && header.source.get() != ip.destination;
+    if header.version() != 4 || length < Ipv4Header::LEN || address.get() != from || is_for_another {
         return Err(DropReason::IcmpError);
     }
     let transport = at + length;

@@ -1,0 +1,61 @@
+//! An input on its way, every step of it judged.
+
+use vip_common::{
+    engine::{self, Hook},
+    pipeline::{Stage, Verdict},
+};
+
+use crate::{
+    Entry, Input, Step, Violation, Wire,
+    oracle::{self, stages, way_back},
+};
+
+/// Runs an input and everything that it brings about.
+///
+/// # Errors
+///
+/// The first oracle that does not hold.
+pub fn check(input: &Input) -> Result<(), Violation> {
+    let wire = Wire::new(input.variation);
+    let interface = input.entry.interface();
+    match input.entry {
+        Entry::Uplink => both_stages(&wire, interface, input.tagged, &input.frame),
+        Entry::Port(_) => by_port(&wire, interface, input.tagged, &input.frame),
+    }
+}
+
+/// A frame at the uplink: TC alone, whose delivery is answered, and XDP, which leaves it to TC or does the same.
+fn both_stages(wire: &Wire, interface: u32, tagged: bool, frame: &[u8]) -> Result<(), Violation> {
+    let alone = judged(wire, Hook::Uplink(Stage::Tc), interface, tagged, frame)?;
+    answered(wire, &alone)?;
+    wire.restore();
+    let first = judged(wire, Hook::Uplink(Stage::Xdp), interface, tagged, frame)?;
+    let second = match first.verdict {
+        Verdict::LeaveToTc => Some(wire.run(Hook::Uplink(Stage::Tc), interface, tagged, &first.after)),
+        _ => None,
+    };
+    stages::check(wire.tables(), &alone, &first, second.as_ref())
+}
+
+/// A frame of a guest: what leaves is answered, and what comes back comes in again.
+fn by_port(wire: &Wire, interface: u32, tagged: bool, frame: &[u8]) -> Result<(), Violation> {
+    let out = judged(wire, Hook::Port, interface, tagged, frame)?;
+    let Verdict::ComeBack { ifindex } = out.verdict else { return answered(wire, &out) };
+    let back = judged(wire, Hook::Uplink(Stage::Tc), ifindex, false, &out.after)?;
+    wire.restore();
+    let whole = engine::port(wire.tables(), interface, tagged, frame);
+    oracle::same_end(&back, &whole)
+}
+
+fn judged(wire: &Wire, hook: Hook, interface: u32, tagged: bool, frame: &[u8]) -> Result<Step, Violation> {
+    let step = wire.run(hook, interface, tagged, frame);
+    oracle::judge(wire.tables(), &step)?;
+    Ok(step)
+}
+
+/// Lets whoever received a translated packet answer it.
+fn answered(wire: &Wire, step: &Step) -> Result<(), Violation> {
+    let Some(answer) = way_back::answer(wire.tables(), step) else { return Ok(()) };
+    let back = judged(wire, answer.hook, answer.interface, false, &answer.frame)?;
+    way_back::check(wire.tables(), step, &answer, &back)
+}

@@ -1,0 +1,69 @@
+//! The two stages of the uplink do the same.
+
+use vip_common::{
+    engine::MemoryTables,
+    pipeline::Verdict,
+    tables::{ConfigFlags, PortFlags},
+};
+
+use super::{Oracle, Violation, hold, violation};
+use crate::{
+    Step,
+    frame::{TCP, byte},
+    step::Left,
+};
+
+/// Compares TC alone with XDP, and with TC behind XDP if XDP left the frame to it.
+///
+/// # Errors
+///
+/// They differ, or XDP left what it could have done.
+pub fn check(
+    tables: &MemoryTables,
+    alone: &Step,
+    first: &Step,
+    second: Option<&Step>,
+) -> Result<(), Violation> {
+    let last = second.unwrap_or(first);
+    let told = |what: String| violation(Oracle::Stages, &what, last);
+    let same = (alone.verdict, &alone.after) == (last.verdict, &last.after);
+    hold(Oracle::Stages, same, || {
+        format!("TC alone: {:?}, {}", alone.verdict, crate::frame::hex(&alone.after))
+    })
+    .map_err(|(_, what)| told(what))?;
+    let mut left = first.left.clone();
+    if let Some(second) = second {
+        append(&mut left, &second.left);
+    }
+    hold(Oracle::Stages, left == alone.left, || format!("TC alone left {:?}, both {left:?}", alone.left))
+        .map_err(|(_, what)| told(what))?;
+    hold(Oracle::Stages, second.is_none() || has_cause(tables, alone), || "XDP could have done it".to_owned())
+        .map_err(|(_, what)| told(what))
+}
+
+/// What two runs left together.
+fn append(left: &mut Left, more: &Left) {
+    // A frame is counted by the one that decides.
+    left.drops.extend(&more.drops);
+    left.eips.extend(&more.eips);
+    left.vips.extend(&more.vips);
+    left.owners.clone_from(&more.owners);
+    left.moves.extend(&more.moves);
+    left.events.extend(&more.events);
+}
+
+/// Why XDP may leave a frame to TC.
+fn has_cause(tables: &MemoryTables, alone: &Step) -> bool {
+    let Some(config) = &tables.config else { return false };
+    let tcp_by_tc = config.flags.has(ConfigFlags::TCP_BY_TC) && byte(&alone.frame, 23) == Some(TCP);
+    let out_of_reach = match alone.verdict {
+        Verdict::Deliver { port, .. } => {
+            tables.ports.get(&port).is_some_and(|port| !port.flags.has(PortFlags::TAKES_XDP))
+        }
+        Verdict::Return => !config.flags.has(ConfigFlags::UPLINK_RETURNS),
+        // What is wrong with a quote is told by who delivers.
+        Verdict::Drop(_) => true,
+        _ => false,
+    };
+    tcp_by_tc || out_of_reach
+}
