@@ -69,6 +69,7 @@ drop_reasons! {
     34 IcmpChecksum "icmp_checksum" "An ICMP error whose checksum is wrong (RFC 5508 section 4.2)."
     35 TooBig "too_big" "A packet longer than the MTU of the interface that it is for, which may not be cut or cannot be."
     36 VrrpRouted "vrrp_routed" "A VRRP packet that would have to be routed: it never leaves its link (RFC 9568 section 5.1.1.3)."
+    37 MartianSource "martian_source" "A packet to an EIP from an address that nobody has: of 0.0.0.0/8, 127.0.0.0/8, a group or 240.0.0.0/4 (RFC 1812 section 5.3.7)."
 }
 
 impl DropReason {

@@ -16,6 +16,9 @@ impl Fit {
     pub(super) const TOO_BIG: Self = Self(2);
 }
 
+/// [`Packet::gso_size`] of a packet whose parts have lengths of their own, as large SCTP packets have them (`GSO_BY_FRAGS`, kernel 4.8).
+const IN_PARTS: usize = 0xffff;
+
 /// How a packet goes through an interface that takes `mtu` bytes; 0: nobody knows how many.
 #[inline(always)]
 pub(super) fn fit<P: Packet>(packet: &mut P, ip: &Ipv4Packet, mtu: u32) -> Fit {
@@ -28,6 +31,10 @@ fn fit_long<P: Packet>(packet: &mut P, ip: &Ipv4Packet, mtu: u32) -> Fit {
         return Fit::WHOLE;
     }
     let gso_size = packet.gso_size();
+    if gso_size == IN_PARTS {
+        // They are as long as the sender's path takes, which single packets have told it.
+        return Fit::WHOLE;
+    }
     if gso_size != 0 {
         let transport = match ip.protocol {
             Protocol::TCP => ip.transport::<Tcp, _>(packet).map_or(Tcp::LEN, |tcp| tcp.header_length()),

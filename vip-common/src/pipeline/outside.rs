@@ -101,6 +101,9 @@ fn to_target<P: Packet, T: Tables>(
     stage: Stage,
     extent: Extent,
 ) -> Decision {
+    if ip.source.is_no_host() {
+        return Decision::drop(DropReason::MartianSource);
+    }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
         return Decision::refuse(DropReason::TtlExpired);

@@ -124,7 +124,7 @@ fn tell<P: Packet, T: Tables>(
 /// (RFC 1122 §3.2.2). To groups no refused packet goes.
 #[inline(always)]
 fn may_be_told<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
-    if ip.later_fragment || ip.source.is_never_forwarded() || ip.source.is_multicast() {
+    if ip.later_fragment || ip.source.is_no_host() {
         return false;
     }
     ip.protocol != Protocol::ICMP

@@ -98,6 +98,13 @@ impl Ipv4 {
         first == 0 || first == 127 || first >= 240
     }
 
+    /// Whether no host has the address, so that no packet comes from it: groups, and what [`Self::is_never_forwarded`] to.
+    #[inline(always)]
+    pub const fn is_no_host(self) -> bool {
+        let [first, ..] = self.octets();
+        first == 0 || first == 127 || first >= 224
+    }
+
     /// Whether the address lies in the prefix `network`/`mask`.
     #[inline(always)]
     pub const fn is_in(self, network: Self, mask: Self) -> bool {

@@ -40,6 +40,9 @@ proptest! {
             Some((to, _)) if world.port(to).unplugged => {
                 prop_assert_eq!(outcome.verdict, Verdict::Drop(DropReason::NoInterface.index()));
             }
+            Some((_, Way::Routed)) if packet.protocol == Protocol::VRRP => {
+                prop_assert_eq!(outcome.verdict, Verdict::Drop(DropReason::VrrpRouted.index()));
+            }
             Some((_, Way::Routed)) if packet.ttl <= 1 => {
                 let reason = DropReason::TtlExpired.index();
                 let ends = matches!(outcome.verdict, Verdict::Drop(drop) | Verdict::Tell { reason: drop, .. } if drop == reason);

@@ -134,7 +134,7 @@ fn a_guest_that_sends_to_an_eip_is_told_by_that_eip_at_the_second_hop() {
 }
 
 #[test]
-fn nobody_is_told_of_errors_later_fragments_and_impossible_senders() {
+fn nobody_is_told_of_errors_and_later_fragments() {
     let tables = world(|world| world.port_mut(2).bypass = true);
     let with = |(protocol, payload)| Ipv4Frame { ttl: 1, protocol, payload, ..inbound(vip_eip(0)) };
     for frame in [
@@ -142,10 +142,6 @@ fn nobody_is_told_of_errors_later_fragments_and_impossible_senders() {
         with(icmp(11, &[0; 28])),
         with(icmp(12, &[0; 28])),
         Ipv4Frame { ttl: 1, fragment: 100, ..inbound(vip_eip(0)) },
-        Ipv4Frame { ttl: 1, source: Ipv4::new([0, 0, 0, 9]), ..inbound(vip_eip(0)) },
-        Ipv4Frame { ttl: 1, source: Ipv4::new([127, 0, 0, 1]), ..inbound(vip_eip(0)) },
-        Ipv4Frame { ttl: 1, source: Ipv4::new([224, 0, 0, 1]), ..inbound(vip_eip(0)) },
-        Ipv4Frame { ttl: 1, source: Ipv4::BROADCAST, ..inbound(vip_eip(0)) },
     ] {
         let outcome = engine::uplink(&tables, Stage::Tc, &frame.bytes());
         assert_eq!(outcome.verdict, Verdict::Drop(EXPIRED), "{frame:?}");
