@@ -42,6 +42,7 @@ mod leftovers;
 mod mac;
 mod netns;
 mod nginx;
+pub mod offload;
 mod outside;
 mod packet_socket;
 mod poll;
