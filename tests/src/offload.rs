@@ -179,6 +179,20 @@ fn put_checksum(bytes: &mut [u8], start: usize, offset: usize) -> Result<()> {
     set(bytes, start + offset, checksum)
 }
 
+/// Fails unless what came is what was expected, and names the first byte that is not.
+pub fn same(came: &[u8], expected: &[u8]) -> Result<()> {
+    let at = came.iter().zip(expected).take_while(|(came, expected)| came == expected).count();
+    ensure!(
+        came == expected,
+        "byte {at} is {:02x?} instead of {:02x?}; {} bytes came instead of {}",
+        came.get(at),
+        expected.get(at),
+        came.len(),
+        expected.len()
+    );
+    Ok(())
+}
+
 /// A packet of right checksums, as far as tests look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {

@@ -14,7 +14,7 @@ use vip_lab::{
     capture::Capture,
     etherparse::{IpNumber, Ipv4Header, LaxNetSlice},
     frame::Frame,
-    offload::{pseudo_header, sum},
+    offload::{pseudo_header, same, sum},
     scene::{EIP, EIP_NEIGHBOUR, FIXED_EIP, GATEWAY, Scene, Setting, VIP, VIP_ID, constant_mac},
     skip,
 };
@@ -98,7 +98,7 @@ fn everyway(scene: &Scene, protocol: u8, body: Body<'_>) -> Result<()> {
                 capture.wait_for(SOON, &what(), |frame| !frame.outgoing && carries(frame, protocol))?;
             let expected = packet(protocol, seen, TTL - 1, body)?;
             let came = frame.bytes.get(ETHERNET..ETHERNET + expected.len()).with_context(what)?;
-            ensure!(came == expected, "{}: {came:02x?} instead of {expected:02x?}", what());
+            same(came, &expected).with_context(what)?;
         }
     }
     Ok(())

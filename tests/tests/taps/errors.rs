@@ -8,7 +8,7 @@ use vip_lab::{
     RawSender,
     capture::Capture,
     etherparse::{Ipv4HeaderSlice, PacketBuilder},
-    offload::sum,
+    offload::{same, sum},
     scene::{EIP, EIP_NEIGHBOUR, VIP},
     tap::{Large, Offload, TapFrame},
 };
@@ -78,7 +78,7 @@ fn about(
         let frame = guest.tap.receive(SOON, "the error", is_routers)?;
         let told = checked_error(&frame, guest, address, kind)?;
         let expected = expected.get(..length).context("a short packet")?;
-        ensure!(told == expected, "{kind:?} quotes {told:02x?} instead of {expected:02x?}");
+        same(&told, expected).with_context(|| format!("the quote of {kind:?}"))?;
     }
     Ok(())
 }
