@@ -121,6 +121,19 @@ pub fn udp(macs: (Mac, Mac), from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload
     Ok(frame)
 }
 
+/// A TCP segment with ACK and PSH, however long, in an Ethernet frame with complete checksums; TTL 64, sequence number 1.
+pub fn tcp(macs: (Mac, Mac), from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Result<Vec<u8>> {
+    const WINDOW: u16 = 65_000;
+    let builder = PacketBuilder::ethernet2(macs.0.0, macs.1.0)
+        .ipv4(from.0.octets(), to.0.octets(), 64)
+        .tcp(from.1, to.1, 1, WINDOW)
+        .ack(1)
+        .psh();
+    let mut frame = Vec::new();
+    builder.write_to_vec(&mut frame, payload).context("cannot build a frame")?;
+    Ok(frame)
+}
+
 /// An ICMP echo request in an Ethernet frame; TTL 64.
 pub fn echo_request(
     macs: (Mac, Mac),

@@ -13,7 +13,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use crate::{EipReach, Guest, GuestConfig, Netns, Outside, lab::Shared};
+use crate::{EipReach, Guest, GuestConfig, Mac, Netns, Outside, lab::Shared, outside::mac_of};
 
 /// Where the machine's bpffs is mounted.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -57,6 +57,11 @@ impl Host {
     /// a real device with several queues.
     pub fn add_outside_on_cards(&self, reach: EipReach) -> Result<Outside> {
         Outside::create_on_cards(self, reach)
+    }
+
+    /// The MAC of the uplink, which exists once there is an outside.
+    pub fn uplink_mac(&self) -> Result<Mac> {
+        mac_of(&self.netns, UPLINK)
     }
 
     /// Starts a guest: its namespace and the cable to this host.

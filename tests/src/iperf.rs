@@ -1,8 +1,8 @@
-//! iperf3: throughput of one TCP stream.
+//! iperf3: streams of TCP and UDP, and their throughput.
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{Netns, Process, Signal};
@@ -50,8 +50,18 @@ pub struct IperfReport {
 impl IperfServer {
     /// Starts a server that serves one client after the other.
     pub fn start(netns: &Netns, port: u16) -> Result<Self> {
-        let process =
-            netns.spawn("iperf3", &["iperf3", "--server", "--forceflush", "--port", &port.to_string()])?;
+        Self::start_with(netns, port, &[])
+    }
+
+    /// The same on one address alone: its datagrams come from there. Those of other servers come from the namespace's first address.
+    pub fn start_at(netns: &Netns, address: Ipv4Addr, port: u16) -> Result<Self> {
+        Self::start_with(netns, port, &["--bind", &address.to_string()])
+    }
+
+    fn start_with(netns: &Netns, port: u16, more: &[&str]) -> Result<Self> {
+        let port_text = port.to_string();
+        let common = ["iperf3", "--server", "--forceflush", "--port", &port_text];
+        let process = netns.spawn("iperf3", &[&common, more].concat())?;
         process.wait_for_line("Server listening", SERVER_TIME)?;
         Ok(Self { process, port })
     }
@@ -72,11 +82,20 @@ impl IperfServer {
 impl Netns {
     /// Measures one TCP stream from this namespace.
     pub fn iperf(&self, options: IperfOptions) -> Result<IperfReport> {
-        let IperfOptions { address, port, time, reverse } = options;
+        let more: &[&str] = if options.reverse { &["--reverse"] } else { &[] };
+        let json = self.iperf_with(options.address, options.port, options.time, more)?;
+        let received = json.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64);
+        let bits_per_second = received.context("iperf3 reported no throughput")?;
+        let retransmits = json.pointer("/end/sum_sent/retransmits").and_then(Value::as_u64);
+        Ok(IperfReport { bits_per_second, retransmits, json })
+    }
+
+    /// Runs iperf3 from this namespace with more options, e.g. `["--udp", "--bidir"]`, for whole seconds, and gives what it prints.
+    pub fn iperf_with(&self, address: Ipv4Addr, port: u16, time: Duration, more: &[&str]) -> Result<Value> {
         ensure!(time <= LONGEST_RUN, "an iperf3 run of {time:?} is longer than {LONGEST_RUN:?}");
         let (address, port, seconds) =
             (address.to_string(), port.to_string(), time.as_secs().max(1).to_string());
-        let mut arguments = vec![
+        let common = [
             "iperf3",
             "--json",
             "--connect-timeout",
@@ -88,18 +107,12 @@ impl Netns {
             "--time",
             &seconds,
         ];
-        if reverse {
-            arguments.push("--reverse");
-        }
-        let output = self.run_within(time + OVERHEAD, &arguments)?;
+        let output = self.run_within(time + OVERHEAD, &[&common, more].concat())?;
         let json: Value = serde_json::from_str(&output.stdout)
             .with_context(|| format!("iperf3 to {address} printed no JSON: {output}"))?;
         if let Some(error) = json.get("error") {
-            anyhow::bail!("iperf3 to {address} failed: {error}");
+            bail!("iperf3 to {address} failed: {error}");
         }
-        let received = json.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64);
-        let bits_per_second = received.context("iperf3 reported no throughput")?;
-        let retransmits = json.pointer("/end/sum_sent/retransmits").and_then(Value::as_u64);
-        Ok(IperfReport { bits_per_second, retransmits, json })
+        Ok(json)
     }
 }

@@ -30,8 +30,13 @@ pub struct Nginx {
 impl Nginx {
     /// Starts nginx in a guest; every path answers with `body`. Configuration and logs stand in the lab's directory.
     pub fn start(guest: &Guest, body: &str) -> Result<Self> {
-        let netns = guest.netns().clone();
-        let directory = netns.directory().join(format!("{}-nginx", guest.name()));
+        Self::start_in(guest.netns(), body)
+    }
+
+    /// The same anywhere.
+    pub fn start_in(netns: &Netns, body: &str) -> Result<Self> {
+        let netns = netns.clone();
+        let directory = netns.directory().join(format!("{}-nginx", netns.label()));
         fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let nginx = Self { netns, directory };
         fs::write(nginx.directory.join("index.html"), body).context("cannot write nginx's page")?;
@@ -66,6 +71,12 @@ impl Nginx {
         poll_until(NGINX_TIME, "nginx to end", || {
             (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
         })
+    }
+
+    /// What a client has put at `/put/NAME`.
+    pub fn uploaded(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.directory.join("put").join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// A script as the Cloudpods example has it: when nginx does not run, it starts it, and fails if it still does not
@@ -108,6 +119,7 @@ impl Nginx {
              \x20       listen 80;\n\
              \x20       root {directory};\n\
              \x20       location / {{ try_files /index.html =404; }}\n\
+             \x20       location /put/ {{ dav_methods PUT; create_full_put_path on; client_max_body_size 64m; }}\n\
              \x20   }}\n\
              }}\n",
             pid = self.pid_file().display(),

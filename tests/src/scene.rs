@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{Binaries, EipReach, Guest, GuestConfig, Host, Lab, Mac, Outside, Vipd, VipdConfig};
@@ -119,16 +119,7 @@ impl Scene {
 
     /// Packets dropped so far, by reason.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let status = self.status()?;
-        let drops = status.get("drops").and_then(Value::as_array).context("the status names no drops")?;
-        let entry =
-            |drop: &Value| Some((drop.get("reason")?.as_str()?.to_owned(), drop.get("packets")?.as_u64()?));
-        let entries: BTreeMap<_, _> = drops.iter().filter_map(entry).collect();
-        ensure!(
-            entries.len() == drops.len(),
-            "a drop reason is no name with a number, or stands twice: {drops:?}"
-        );
-        Ok(entries)
+        self.vipd.drops()
     }
 
     /// The VIP's moves that `vipctl history` still shows, oldest first.

@@ -1,6 +1,7 @@
 //! The agent under test, and the operator's tool.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -256,6 +257,20 @@ impl Vipd {
     /// One VIP, as `vipctl get vips ID -o json` prints it.
     pub fn vip(&self, id: &str) -> Result<Value> {
         self.vipctl(&["get", "vips", id, "-o", "json"])
+    }
+
+    /// Packets dropped so far, by reason.
+    pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.vipctl(&["status", "-o", "json"])?;
+        let drops = status.get("drops").and_then(Value::as_array).context("the status names no drops")?;
+        let entry =
+            |drop: &Value| Some((drop.get("reason")?.as_str()?.to_owned(), drop.get("packets")?.as_u64()?));
+        let entries: BTreeMap<_, _> = drops.iter().filter_map(entry).collect();
+        ensure!(
+            entries.len() == drops.len(),
+            "a drop reason is no name with a number, or stands twice: {drops:?}"
+        );
+        Ok(entries)
     }
 
     /// The id of the port that owns a VIP; None while nobody does.

@@ -27,6 +27,9 @@ const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
 /// The VLAN's number in a tag (IEEE 802.1Q §9.6).
 const VLAN_ID: u32 = 0xfff;
 
+/// `gso_size` of a large packet whose parts are buffers of their own, as SCTP's are (`GSO_BY_FRAGS`).
+const IN_PARTS: u32 = 0xffff;
+
 /// `AF_INET`.
 const IPV4_NEIGHBOUR: u32 = 2;
 
@@ -140,7 +143,11 @@ pub(crate) fn port(ctx: TcContext) -> i32 {
 fn linear(ctx: &TcContext) -> SkbPacket<'_> {
     let length = ctx.len();
     let wanted = if length < LINEAR { length } else { LINEAR };
-    if ((ctx.data_end() - ctx.data()) as u32) < wanted {
+    // SAFETY: the context is valid while the program runs.
+    let gso_size = unsafe { (*ctx.as_ptr().cast::<__sk_buff>()).gso_size };
+    // A large SCTP packet has its headers in the linear part, and nothing else. It is cut where its parts begin, and receivers take it
+    // apart there: what was pulled from the first part would be missing in it.
+    if gso_size != IN_PARTS && ((ctx.data_end() - ctx.data()) as u32) < wanted {
         // If memory is short, the pipeline sees a truncated frame and says so.
         let _short = ctx.pull_data(wanted);
     }

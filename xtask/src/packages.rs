@@ -58,20 +58,27 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 18] = [
+const PROGRAMS: [Program; 20] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
     program("c++", "g++", Task::Fuzz, "libFuzzer, which is C++"),
     program("clang", "clang", Task::Bench, "the programs that the benchmark compares with"),
     program("curl", "curl", Task::Demo, "the outside client"),
+    program("dig", "bind9-dnsutils", Task::Test, "answers in fragments"),
     program("ethtool", "ethtool", Task::Demo, "offloads of the outside sender"),
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
     program("ldd", "libc-bin", Task::Vm, "the libraries of what runs in the machine"),
-    program("nft", "nftables", Task::Bench, "DNAT as the kernel does it"),
+    program(
+        "nft",
+        "nftables",
+        Task::Test,
+        "routers that keep errors to themselves, DNAT as the kernel does it",
+    ),
     program("nginx", "nginx-light", Task::Demo, "the page behind the VIP"),
+    program("nsd", "nsd", Task::Test, "a name server with long answers"),
     program("objcopy", "binutils", Task::Vm, "test programs without debugging information"),
     program("ping", "iputils-ping", Task::Demo, "reachability"),
     program("qemu-system-x86_64", "qemu-system-x86", Task::Vm, "the machine"),

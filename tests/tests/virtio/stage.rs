@@ -9,23 +9,17 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Binaries, EipReach, Host, Lab, Mac, Outside, Vipd, VipdConfig,
-    etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice},
-    frame::Arp,
+    etherparse::{SlicedPacket, TransportSlice},
+    frame::{self, Arp},
+    offload::{checked, leave_checksum},
     scene::{self, EIP, EIP_NETWORKS, GATEWAY, GUESTS, VIP, VIP_ID, constant_mac},
-    tap::{Offload, Segments, Tap, TapFrame},
+    tap::{Large, Offload, Segments, Tap, TapFrame},
 };
 
 pub(crate) const SHORT: Duration = Duration::from_secs(20);
 
 /// The port that guests serve.
 pub(crate) const PORT: u16 = 7000;
-
-/// Bytes of Ethernet and IPv4 header, without options.
-const BEFORE_L4: u16 = 14 + 20;
-
-/// Where in a TCP or UDP header its checksum stands.
-const TCP_CHECKSUM: u16 = 16;
-const UDP_CHECKSUM: u16 = 6;
 
 /// A guest: its end of the tap, and what it is called.
 pub(crate) struct TapGuest {
@@ -83,12 +77,12 @@ impl Stage {
         client.send(word.as_bytes()).context("the client cannot send")?;
         let frame = owner.receive(word, |udp| udp == word.as_bytes())?;
         let packet = checked(&frame.complete()?)?;
-        ensure!((packet.destination, packet.to) == (VIP, PORT), "{packet:?}");
+        ensure!(packet.destination == SocketAddrV4::new(VIP, PORT), "{packet:?}");
         for other in self.guests.iter().filter(|other| other.name != owner.name) {
             let strayed = other.tap.receive(Duration::ZERO, word, |frame| carries(frame, word.as_bytes()));
             ensure!(strayed.is_err(), "{} got what was {}'s", other.name, owner.name);
         }
-        Ok(SocketAddrV4::new(packet.source, packet.from))
+        Ok(packet.source)
     }
 }
 
@@ -100,12 +94,9 @@ impl TapGuest {
 
     /// Sends a datagram from the VIP by the gateway; the checksum is left to whoever sends it on.
     pub(crate) fn reply(&self, to: SocketAddrV4, word: &str) -> Result<()> {
-        let builder = PacketBuilder::ethernet2(self.mac.0, constant_mac(GATEWAY).0)
-            .ipv4(VIP.octets(), to.ip().octets(), 64)
-            .udp(PORT, to.port());
-        let mut frame = Vec::new();
-        builder.write_to_vec(&mut frame, word.as_bytes()).context("cannot build a datagram")?;
-        let offload = partial(&mut frame, 17, UDP_CHECKSUM)?;
+        let macs = (self.mac, constant_mac(GATEWAY));
+        let mut frame = frame::udp(macs, (VIP, PORT), (*to.ip(), to.port()), word.as_bytes())?;
+        let offload = leave_checksum(&mut frame)?;
         self.tap.send(&frame, offload)
     }
 
@@ -118,104 +109,12 @@ impl TapGuest {
         payload: &[u8],
         segment: u16,
     ) -> Result<()> {
-        let builder = PacketBuilder::ethernet2(self.mac.0, destination.0)
-            .ipv4(from.ip().octets(), to.ip().octets(), 64)
-            .tcp(from.port(), to.port(), 1, 65_000)
-            .ack(1);
-        let mut frame = Vec::new();
-        builder.write_to_vec(&mut frame, payload).context("cannot build a segment")?;
-        let checksum = partial(&mut frame, 6, TCP_CHECKSUM)?;
+        let ends = ((*from.ip(), from.port()), (*to.ip(), to.port()));
+        let mut frame = frame::tcp((self.mac, destination), ends.0, ends.1, payload)?;
+        let checksum = leave_checksum(&mut frame)?;
         let headers = u16::try_from(frame.len() - payload.len())?;
-        let segments = Some(Segments { headers, payload: segment });
+        let segments = Some(Segments { kind: Large::Tcp, headers, payload: segment });
         self.tap.send(&frame, Offload { segments, ..checksum })
-    }
-}
-
-/// Puts the pseudo-header's sum in place of the checksum, as a driver does that leaves the rest to the device.
-fn partial(frame: &mut [u8], protocol: u8, field: u16) -> Result<Offload> {
-    let place = usize::from(BEFORE_L4 + field);
-    let addresses = frame.get(26..34).context("a frame without addresses")?;
-    let length = u16::try_from(frame.len())? - BEFORE_L4;
-    let sum = fold(sum(addresses) + u32::from(protocol) + u32::from(length));
-    let stored = frame.get_mut(place..place + 2).context("a frame without a checksum")?;
-    stored.copy_from_slice(&sum.to_be_bytes());
-    Ok(Offload { checksum: Some((BEFORE_L4, field)), segments: None })
-}
-
-/// The sum of RFC 1071, not folded.
-fn sum(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|word| match word {
-        [high, low] => u16::from_be_bytes([*high, *low]),
-        [high] => u16::from_be_bytes([*high, 0]),
-        _ => 0,
-    });
-    words.map(u32::from).sum()
-}
-
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    let twice = (once & 0xffff) + (once >> 16);
-    // Two folds of a 32-bit sum leave 16 bits.
-    u16::try_from(twice).unwrap_or(u16::MAX)
-}
-
-/// Completing a frame as the device would.
-pub(crate) trait Complete {
-    fn complete(&self) -> Result<Vec<u8>>;
-}
-
-impl Complete for TapFrame {
-    fn complete(&self) -> Result<Vec<u8>> {
-        let mut bytes = self.bytes.clone();
-        if let Some((start, offset)) = self.offload.checksum {
-            let covered =
-                bytes.get(usize::from(start)..).context("a checksum that begins behind the frame")?;
-            let checksum = !fold(sum(covered));
-            let place = usize::from(start + offset);
-            bytes
-                .get_mut(place..place + 2)
-                .context("no checksum field")?
-                .copy_from_slice(&checksum.to_be_bytes());
-        }
-        Ok(bytes)
-    }
-}
-
-/// A packet of right checksums, as far as tests look at it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) from: u16,
-    pub(crate) to: u16,
-    pub(crate) ttl: u8,
-    /// TCP's; 0 for UDP.
-    pub(crate) sequence: u32,
-    pub(crate) payload: Vec<u8>,
-}
-
-/// Takes a frame of TCP or UDP apart; wrong checksums, which etherparse computes, are errors.
-pub(crate) fn checked(frame: &[u8]) -> Result<Packet> {
-    let packet = SlicedPacket::from_ethernet(frame).context("the frame cannot be taken apart")?;
-    let Some(NetSlice::Ipv4(ip)) = &packet.net else { anyhow::bail!("no IPv4 packet: {packet:?}") };
-    let ip = ip.header();
-    let header = ip.to_header();
-    ensure!(ip.header_checksum() == header.calc_header_checksum(), "the IP checksum is wrong: {header:?}");
-    let (source, destination, ttl) = (ip.source_addr(), ip.destination_addr(), ip.ttl());
-    match &packet.transport {
-        Some(TransportSlice::Udp(udp)) => {
-            let right = udp.to_header().calc_checksum_ipv4(&header, udp.payload())?;
-            ensure!(udp.checksum() == right, "the UDP checksum is {:#06x}, not {right:#06x}", udp.checksum());
-            let (from, to, payload) = (udp.source_port(), udp.destination_port(), udp.payload().to_vec());
-            Ok(Packet { source, destination, from, to, ttl, sequence: 0, payload })
-        }
-        Some(TransportSlice::Tcp(tcp)) => {
-            let right = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload())?;
-            ensure!(tcp.checksum() == right, "the TCP checksum is {:#06x}, not {right:#06x}", tcp.checksum());
-            let (from, to, payload) = (tcp.source_port(), tcp.destination_port(), tcp.payload().to_vec());
-            Ok(Packet { source, destination, from, to, ttl, sequence: tcp.sequence_number(), payload })
-        }
-        other => anyhow::bail!("neither TCP nor UDP: {other:?}"),
     }
 }
 

@@ -251,9 +251,12 @@ fn what_the_nic_cuts_must_fit_in_its_parts() {
     let tables = with_mtus(|_| ());
     let (protocol, payload) = tcp(4000, 80, &vec![1; 20_000]);
     let frame = Ipv4Frame { protocol, payload, ..routed(CLIENT) }.bytes();
-    for (gso_size, verdict) in
-        [(1460, Verdict::Uplink { ifindex: UPLINK, mtu: 0 }), (1461, told(TOO_BIG)), (0, told(TOO_BIG))]
-    {
+    for (gso_size, verdict) in [
+        (1460, Verdict::Uplink { ifindex: UPLINK, mtu: 0 }),
+        (1461, told(TOO_BIG)),
+        (0xffff, Verdict::Uplink { ifindex: UPLINK, mtu: 0 }),
+        (0, told(TOO_BIG)),
+    ] {
         let mut packet = FramePacket::new(&frame);
         packet.set_ingress(ifindex(2));
         packet.set_gso_size(gso_size);

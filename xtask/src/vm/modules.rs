@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 /// What the labs need of a kernel that may be a module, in the order of loading. `crc32c_generic` first: modules ask for
 /// it by another name than its own.
-const WANTED: [&str; 32] = [
+const WANTED: [&str; 33] = [
     "crc32c_generic",
     "virtio_pci",
     "virtio_net",
@@ -44,6 +44,7 @@ const WANTED: [&str; 32] = [
     "ip_vs_wrr",
     "ip_vs_sh",
     "pktgen",
+    "sctp",
 ];
 
 /// A module that is loaded from a file.
