@@ -25,9 +25,18 @@ pub struct Outcome {
     pub receivers: Vec<u32>,
 }
 
-/// Runs the pipeline of the uplink on a frame.
+/// Runs the pipeline of the uplink on a frame that came through the uplink itself.
 pub fn uplink(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
+    let ifindex = tables.config.map_or(0, |config| config.uplink);
+    uplink_by(tables, stage, ifindex, false, frame)
+}
+
+/// Runs the pipeline of the uplink on a frame that came through the interface `ifindex`: the uplink, or a VLAN interface on it.
+/// `tagged`: with a VLAN tag beside the bytes.
+pub fn uplink_by(tables: &MemoryTables, stage: Stage, ifindex: u32, tagged: bool, frame: &[u8]) -> Outcome {
     let mut packet = FramePacket::new(frame);
+    packet.set_ingress(ifindex);
+    packet.set_tagged(tagged);
     let verdict = pipeline::uplink(&mut packet, &tables, stage);
     Outcome { verdict, frame: packet.into_bytes(), receivers: Vec::new() }
 }
@@ -39,8 +48,8 @@ pub fn port(tables: &MemoryTables, ifindex: u32, tagged: bool, frame: &[u8]) -> 
     packet.set_ingress(ifindex);
     packet.set_tagged(tagged);
     let verdict = pipeline::port(&mut packet, &tables);
-    if let Verdict::ComeBack { .. } = verdict {
-        return uplink(tables, Stage::Tc, &packet.into_bytes());
+    if let Verdict::ComeBack { ifindex } = verdict {
+        return uplink_by(tables, Stage::Tc, ifindex, false, &packet.into_bytes());
     }
     let mut receivers = Vec::new();
     if let Verdict::Members { slot, sender } = verdict {

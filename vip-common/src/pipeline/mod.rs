@@ -16,6 +16,7 @@ mod arp;
 mod claim;
 mod deliver;
 mod guest;
+mod network;
 mod outside;
 mod packet;
 mod quote;
@@ -26,6 +27,7 @@ mod verdict;
 
 pub use self::{
     claim::{Claim, ClaimOutcome, present_owner, take_claim},
+    network::neighbours_interface,
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
     tables::{Tables, VipCell, for_each_receiver},
     verdict::{Stage, Verdict},

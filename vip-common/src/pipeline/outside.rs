@@ -4,6 +4,7 @@ use super::{
     arp::{ArpFrame, answer, has_impossible_sender},
     claim::present_owner_of,
     deliver::Receiver,
+    network::is_elsewhere,
     packet::{Frame, Ipv4Packet, Packet},
     quote::{Quoted, translate_quote},
     rewrite::{Translation, check_translatable, rewrite},
@@ -55,6 +56,13 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
     let destination = frame.ip.destination.get();
     let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
+    if config.flags.has(ConfigFlags::VLANS) {
+        if is_elsewhere(tables, config, target, packet.ingress()) {
+            return not_here(stage);
+        }
+        let Some(again) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
+        frame = again;
+    }
     if frame.ip.is_plain() && frame.ip.protocol() != Protocol::ICMP {
         let ip = attempt!(Ipv4Packet::of_plain(&frame.ip, length));
         // Not read again.
@@ -63,6 +71,16 @@ fn packet_to_eip<P: Packet, T: Tables>(
     } else {
         let ip = attempt!(Ipv4Packet::of(&frame.ip, length));
         unusual_to_target(packet, tables, &ip, target, stage)
+    }
+}
+
+/// What becomes of a frame to an EIP that did not come in where the EIP's network is. XDP cannot say so: the NIC may have taken the
+/// tag off, and the stack will hand the frame to the VLAN interface. In TC the frame has its tag and its true interface.
+#[inline(always)]
+fn not_here(stage: Stage) -> Decision {
+    match stage {
+        Stage::Xdp => Decision::LEAVE_TO_TC,
+        Stage::Tc => Decision::NOT_OURS,
     }
 }
 
@@ -181,6 +199,9 @@ fn question_for_eip<P: Packet, T: Tables>(
     };
     if !is_here {
         return Decision::NOT_OURS;
+    }
+    if config.flags.has(ConfigFlags::VLANS) && is_elsewhere(tables, config, target, packet.ingress()) {
+        return not_here(stage);
     }
     if stage == Stage::Xdp && !config.flags.has(ConfigFlags::UPLINK_RETURNS) {
         return Decision::LEAVE_TO_TC;

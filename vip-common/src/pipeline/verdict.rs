@@ -43,18 +43,20 @@ pub enum Verdict {
     Return,
     /// Out of the uplink to the neighbour whose MAC is already in the frame.
     Uplink {
-        /// The uplink.
+        /// The uplink, or a VLAN interface on it.
         ifindex: u32,
     },
     /// Into the uplink, as if it came from outside: a guest's packet to an EIP, translated on its way out.
     ComeBack {
-        /// The uplink.
+        /// The uplink, or a VLAN interface on it.
         ifindex: u32,
     },
     /// Out of the uplink to a neighbour whose MAC the kernel has to find.
     Resolve {
         /// Address of the neighbour.
         next_hop: Ipv4,
+        /// Index of the EIP's network: [`neighbours_interface`](super::neighbours_interface) is where the neighbour is.
+        network: u16,
     },
 }
 
@@ -134,8 +136,8 @@ impl Decision {
 
     /// [`Verdict::Resolve`].
     #[inline(always)]
-    pub(super) const fn resolve(next_hop: Ipv4) -> Self {
-        Self::new(Self::RESOLVE_ACTION, 0, next_hop.raw())
+    pub(super) const fn resolve(next_hop: Ipv4, network: u16) -> Self {
+        Self::new(Self::RESOLVE_ACTION, network as u32, next_hop.raw())
     }
 
     /// The word.
@@ -182,7 +184,9 @@ impl Decision {
             Self::RETURN_ACTION => Verdict::Return,
             Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail },
             Self::COME_BACK_ACTION => Verdict::ComeBack { ifindex: detail },
-            Self::RESOLVE_ACTION => Verdict::Resolve { next_hop: Ipv4::from_raw(detail) },
+            Self::RESOLVE_ACTION => {
+                Verdict::Resolve { next_hop: Ipv4::from_raw(detail), network: port as u16 }
+            }
             _ => Verdict::NotOurs,
         }
     }

@@ -19,6 +19,7 @@ mod rules;
 mod source_check;
 mod stages;
 mod traffic;
+mod vlans;
 mod wire;
 mod world;
 
