@@ -23,6 +23,13 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: St
     if packet.is_tagged() {
         return Decision::NOT_OURS;
     }
+    if config.flags.has(ConfigFlags::VLANS) && is_elsewhere(packet, tables, config) {
+        return match stage {
+            // The NIC may have taken the tag off. TC sees it, and on the VLAN interface the frame without it.
+            Stage::Xdp => Decision::LEAVE_TO_TC,
+            Stage::Tc => Decision::NOT_OURS,
+        };
+    }
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Decision::NOT_OURS };
     match ethernet.ether_type {
         EtherType::IPV4 => packet_to_eip(packet, tables, config, stage),
@@ -56,13 +63,6 @@ fn packet_to_eip<P: Packet, T: Tables>(
     }
     let destination = frame.ip.destination.get();
     let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
-    if config.flags.has(ConfigFlags::VLANS) {
-        if is_elsewhere(tables, config, target, packet.ingress()) {
-            return not_here(stage);
-        }
-        let Some(again) = packet.header::<Frame>(0) else { return Decision::NOT_OURS };
-        frame = again;
-    }
     if frame.ip.is_plain() && frame.ip.protocol() != Protocol::ICMP {
         let ip = attempt!(Ipv4Packet::of_plain(&frame.ip, length));
         // Not read again.
@@ -71,16 +71,6 @@ fn packet_to_eip<P: Packet, T: Tables>(
     } else {
         let ip = attempt!(Ipv4Packet::of(&frame.ip, length));
         unusual_to_target(packet, tables, &ip, target, stage)
-    }
-}
-
-/// What becomes of a frame to an EIP that did not come in where the EIP's network is. XDP cannot say so: the NIC may have taken the
-/// tag off, and the stack will hand the frame to the VLAN interface. In TC the frame has its tag and its true interface.
-#[inline(always)]
-fn not_here(stage: Stage) -> Decision {
-    match stage {
-        Stage::Xdp => Decision::LEAVE_TO_TC,
-        Stage::Tc => Decision::NOT_OURS,
     }
 }
 
@@ -199,9 +189,6 @@ fn question_for_eip<P: Packet, T: Tables>(
     };
     if !is_here {
         return Decision::NOT_OURS;
-    }
-    if config.flags.has(ConfigFlags::VLANS) && is_elsewhere(tables, config, target, packet.ingress()) {
-        return not_here(stage);
     }
     if stage == Stage::Xdp && !config.flags.has(ConfigFlags::UPLINK_RETURNS) {
         return Decision::LEAVE_TO_TC;
