@@ -182,9 +182,10 @@ fn leave<P: Packet, T: Tables>(
     let mut interface = config.uplink;
     if config.flags.has(ConfigFlags::VLANS) {
         interface = interface_towards(tables, config, ip.destination, eip.network);
-        if interface == EipNetwork::MISSING {
-            return Decision::drop(DropReason::NoNextHop);
-        }
+    }
+    // Behind the branch: the verifier follows what comes next only once.
+    if interface == EipNetwork::MISSING {
+        return Decision::drop(DropReason::NoNextHop);
     }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
