@@ -33,7 +33,7 @@ pub use self::{
     verdict::{Stage, Verdict},
 };
 
-use crate::wire::Protocol;
+use crate::{tables::ConfigFlags, wire::Protocol};
 
 /// Decides about a frame that reached the uplink.
 #[inline(always)]
@@ -50,6 +50,9 @@ pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
         && let Err(reason) = quote::icmp_leaves(packet, tables)
     {
         decision = verdict::Decision::drop(reason);
+    }
+    if decision.is_out() && tables.config().is_some_and(|config| config.flags.has(ConfigFlags::VLANS)) {
+        decision = network::leaves(packet, tables, decision);
     }
     conclude(decision, tables)
 }

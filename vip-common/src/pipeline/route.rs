@@ -4,7 +4,6 @@ use super::{
     claim::present_owner,
     deliver::Receiver,
     guest::{Sender, Source, count_vip},
-    network::interface_towards,
     packet::{Ipv4Packet, Packet},
     quote::{eip_of, quoted_destination},
     rewrite::{Translation, answer_echo, check_translatable, rewrite},
@@ -13,10 +12,7 @@ use super::{
 };
 use crate::{
     DropReason,
-    tables::{
-        AddressKind, Config, ConfigFlags, Direction, EipNetwork, PortFlags, RouteEntry, SourceEip,
-        VniAddress, Way,
-    },
+    tables::{AddressKind, Config, Direction, EipNetwork, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
     wire::{Ipv4, Mac, Protocol},
 };
 
@@ -179,22 +175,14 @@ fn leave<P: Packet, T: Tables>(
             return Decision::drop(DropReason::NoNextHop);
         }
     }
-    let mut interface = config.uplink;
-    if config.flags.has(ConfigFlags::VLANS) {
-        interface = interface_towards(tables, config, ip.destination, eip.network);
-    }
-    // Behind the branch: the verifier follows what comes next only once.
-    if interface == EipNetwork::MISSING {
-        return Decision::drop(DropReason::NoNextHop);
-    }
     attempt!(check_translatable(packet, ip));
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
     let (destination_mac, decision) = if comes_back {
-        (config.uplink_mac, Decision::come_back(interface))
+        (config.uplink_mac, Decision::come_back(config.uplink))
     } else {
-        leave_by(tables, config, (interface, eip.network), next_hop)
+        leave_by(tables, config, next_hop)
     };
     let macs = || (destination_mac, config.uplink_mac);
     attempt!(rewrite(packet, ip, Translation::Source(eip.address), macs));
@@ -203,13 +191,21 @@ fn leave<P: Packet, T: Tables>(
 
 /// Address of the neighbour that the packet goes to; unspecified: there is none. An address and no `Option`, whose payload would be
 /// an undefined register to the verifier.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "another branch would take stack that Linux 6.1 does not have here"
+)]
 #[inline(always)]
 fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_network: u16) -> Ipv4 {
     if eip_network != 0 {
         let Some(network) = tables.network(eip_network) else { return Ipv4::UNSPECIFIED };
         let next_hop = network.next_hop(destination);
         // Nothing is broadcast to the provider's network.
-        return if next_hop.is_last_of(network.mask) { Ipv4::UNSPECIFIED } else { next_hop };
+        return if next_hop.is_last_of(network.mask) | (network.ifindex == EipNetwork::MISSING) {
+            Ipv4::UNSPECIFIED
+        } else {
+            next_hop
+        };
     }
     route.next_hop(destination)
 }
@@ -217,15 +213,10 @@ fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_
 /// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none, or where nobody has
 /// kept it up to date.
 #[inline(always)]
-fn leave_by<T: Tables>(
-    tables: &T,
-    config: &Config,
-    (interface, network): (u32, u16),
-    next_hop: Ipv4,
-) -> (Mac, Decision) {
+fn leave_by<T: Tables>(tables: &T, config: &Config, next_hop: Ipv4) -> (Mac, Decision) {
     let known = if tables.now() < config.neighbours_until { tables.next_hop(next_hop) } else { None };
     match known {
-        Some(neighbour) => (neighbour.mac, Decision::uplink(interface)),
-        None => (Mac::ZERO, Decision::resolve(next_hop, network)),
+        Some(neighbour) => (neighbour.mac, Decision::uplink(config.uplink)),
+        None => (Mac::ZERO, Decision::resolve(next_hop)),
     }
 }

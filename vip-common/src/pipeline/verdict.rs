@@ -55,7 +55,8 @@ pub enum Verdict {
     Resolve {
         /// Address of the neighbour.
         next_hop: Ipv4,
-        /// Index of the EIP's network: [`neighbours_interface`](super::neighbours_interface) is where the neighbour is.
+        /// Index of the EIP's network where networks may be on VLANs, else 0: the neighbour is on the
+        /// [`neighbours_interface`](super::neighbours_interface).
         network: u16,
     },
 }
@@ -136,8 +137,8 @@ impl Decision {
 
     /// [`Verdict::Resolve`].
     #[inline(always)]
-    pub(super) const fn resolve(next_hop: Ipv4, network: u16) -> Self {
-        Self::new(Self::RESOLVE_ACTION, network as u32, next_hop.raw())
+    pub(super) const fn resolve(next_hop: Ipv4) -> Self {
+        Self::new(Self::RESOLVE_ACTION, 0, next_hop.raw())
     }
 
     /// The word.
@@ -162,6 +163,22 @@ impl Decision {
     #[inline(always)]
     pub(super) const fn delivery(self) -> Verdict {
         Verdict::Deliver { port: (self.0 >> 32 & 0xff_ffff) as u32, ifindex: self.0 as u32 }
+    }
+
+    /// Whether it is [`Verdict::ComeBack`].
+    #[inline(always)]
+    pub(super) const fn comes_back(self) -> bool {
+        self.0 >> 56 == Self::COME_BACK_ACTION
+    }
+
+    /// What [is out](Self::is_out), by this interface instead of the uplink, and in this network.
+    #[inline(always)]
+    pub(super) const fn on(self, ifindex: u32, network: u16) -> Self {
+        if self.0 >> 56 == Self::RESOLVE_ACTION {
+            Self::new(Self::RESOLVE_ACTION, network as u32, self.0 as u32)
+        } else {
+            Self::new(self.0 >> 56, 0, ifindex)
+        }
     }
 
     /// Whether the packet left as an EIP: by the uplink, or to another EIP.

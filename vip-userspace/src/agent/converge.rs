@@ -11,7 +11,7 @@ use vip_common::tables::{EipNetwork, PortFlags};
 use super::{
     error::chain,
     fdb,
-    fitness::held_addresses,
+    fitness::{held_addresses, ports_on_vlans},
     interfaces,
     known::{Known, Origin},
     run::{Agent, RETRY},
@@ -134,6 +134,7 @@ impl Agent {
         let begun = Instant::now();
         let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
         let mut problems = held_addresses(&state, self.routes.table());
+        problems.extend(ports_on_vlans(&state, &self.config, self.links.links()));
         let networks = Arc::clone(&self.networks.entries);
         let now = Filled { state: Arc::clone(&state), networks, interfaces };
         if self.filled.as_ref() != Some(&now) {

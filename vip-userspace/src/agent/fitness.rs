@@ -193,7 +193,7 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
 }
 
 /// Ports without a VLAN whose interface is the VLAN interface of something else: of a port, or of an EIP network.
-fn ports_on_vlans(state: &State, config: &Config, links: &Links) -> Vec<String> {
+pub(super) fn ports_on_vlans(state: &State, config: &Config, links: &Links) -> Vec<String> {
     let (by_name, vlans) = (by_name(links), links.vlans());
     let mut taken: BTreeMap<u32, String> = BTreeMap::new();
     for (port, what) in state.ports.iter() {
