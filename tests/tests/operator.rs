@@ -300,8 +300,8 @@ fn what_this_build_does_not_obey_is_refused_by_name() {
             ("profile: nebula", &["profile", "nebula"]),
             ("xdp_mode: offloaded", &["xdp_mode", "offloaded"]),
             (
-                "eip_networks: [{ id: p, cidr: 203.0.113.0/24, gateway: 203.0.113.254, vlan: 7 }]",
-                &["vlan", "yet"],
+                "eip_networks: [{ id: p, cidr: 203.0.113.0/24, gateway: 203.0.113.254, vlan: 4095 }]",
+                &["vlan", "4095", "1 to 4094"],
             ),
             ("eip_networks: [{ id: p, cidr: 203.0.113.0/24, gateway: 198.51.100.1 }]", &["gateway"]),
             ("capacity: { vips: 0 }", &["capacity.vips"]),

@@ -15,7 +15,10 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     checksum::Sum,
-    pipeline::{self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, for_each_receiver},
+    pipeline::{
+        self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, for_each_receiver,
+        neighbours_interface,
+    },
     wire::{Header, Ipv4},
 };
 
@@ -168,7 +171,7 @@ fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
         Verdict::ComeBack { ifindex } | Verdict::Tell { ifindex, .. } => {
             redirect(ifindex, u64::from(BPF_F_INGRESS))
         }
-        Verdict::Resolve { next_hop } => resolve(next_hop),
+        Verdict::Resolve { next_hop, network } => resolve(next_hop, network),
         Verdict::Members { slot, sender } => {
             for_each_receiver(&Maps, slot, sender, |ifindex| {
                 // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
@@ -193,8 +196,8 @@ pub(crate) fn redirect(ifindex: u32, flags: u64) -> i32 {
 
 /// Sends to a neighbour whose MAC the kernel knows or finds (kernel 5.10); it keeps the packet meanwhile.
 #[inline(always)]
-fn resolve(next_hop: Ipv4) -> i32 {
-    let ifindex = Maps.config().map_or(0, |config| config.routed_by);
+fn resolve(next_hop: Ipv4, network: u16) -> i32 {
+    let ifindex = neighbours_interface(&Maps, network);
     let mut neighbour = bpf_redir_neigh {
         nh_family: IPV4_NEIGHBOUR,
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv4_nh: next_hop.raw() },

@@ -3,7 +3,6 @@
 //! `state_cost EIPS lines|block|json` writes the file first. Each figure of memory is that of the whole process.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     io::{BufWriter, Write as _},
     time::Instant,
@@ -18,7 +17,7 @@ use vip_lab::big_state::{BigState, Form};
 use vip_userspace::{
     config::Capacity,
     memory,
-    plan::{Contents, Indexes, Resting, compile, diff},
+    plan::{Contents, Indexes, Interfaces, Resting, compile, diff},
     state,
 };
 
@@ -67,7 +66,7 @@ fn main() -> Result<()> {
     let state = timed("parse", || state::load(&path, Some(BigState::HOST)))??;
     timed("settled", memory::give_back)?;
     let mut contents = Contents::default();
-    let interfaces = BTreeMap::new();
+    let interfaces = Interfaces::default();
     for round in ["first", "again"] {
         let indexes = timed("indexes", || Indexes::of(&contents, &CAPACITY, &Resting::default()))?;
         let desired = timed("compile", || compile(&state, &[], &interfaces, &indexes))?;

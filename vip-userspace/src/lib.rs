@@ -8,3 +8,4 @@ pub mod memory;
 pub mod net;
 pub mod plan;
 pub mod state;
+pub mod vlan;

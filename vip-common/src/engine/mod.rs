@@ -70,12 +70,24 @@ pub fn run(tables: &MemoryTables, hook: Hook, mut packet: FramePacket) -> Outcom
     Outcome { verdict, frame: packet.into_bytes(), receivers }
 }
 
-/// Runs the pipeline of the uplink on a frame.
+/// Runs the pipeline of the uplink on a frame that came through the uplink itself.
 pub fn uplink(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
-    let outcome = run(tables, Hook::Uplink(stage), FramePacket::new(frame));
+    let ifindex = tables.config.map_or(0, |config| config.uplink);
+    uplink_by(tables, stage, ifindex, false, frame)
+}
+
+/// Runs the pipeline of the uplink on a frame that came through the interface `ifindex`: the uplink, or a VLAN interface on it.
+/// `tagged`: with a VLAN tag beside the bytes.
+pub fn uplink_by(tables: &MemoryTables, stage: Stage, ifindex: u32, tagged: bool, frame: &[u8]) -> Outcome {
+    let mut packet = FramePacket::new(frame);
+    packet.set_ingress(ifindex);
+    packet.set_tagged(tagged);
+    let outcome = run(tables, Hook::Uplink(stage), packet);
     match outcome.verdict {
         // A guest that sent to an EIP is told: the error comes back to it.
-        Verdict::Tell { ifindex: 1.., .. } => uplink(tables, Stage::Tc, &outcome.frame),
+        Verdict::Tell { ifindex: ifindex @ 1.., .. } => {
+            uplink_by(tables, Stage::Tc, ifindex, false, &outcome.frame)
+        }
         _ => outcome,
     }
 }
@@ -87,8 +99,8 @@ pub fn port(tables: &MemoryTables, ifindex: u32, tagged: bool, frame: &[u8]) -> 
     packet.set_ingress(ifindex);
     packet.set_tagged(tagged);
     let outcome = run(tables, Hook::Port, packet);
-    if let Verdict::ComeBack { .. } = outcome.verdict {
-        return uplink(tables, Stage::Tc, &outcome.frame);
+    if let Verdict::ComeBack { ifindex } = outcome.verdict {
+        return uplink_by(tables, Stage::Tc, ifindex, false, &outcome.frame);
     }
     outcome
 }

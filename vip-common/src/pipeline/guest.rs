@@ -95,6 +95,9 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     };
     let sender = Sender { index, port, mac: ethernet.source, to: ethernet.destination };
     if sender.vrid_of(sender.mac).is_none() {
+        if port.flags.has(PortFlags::TRUNK) && packet.is_tagged() {
+            return Decision::NOT_OURS;
+        }
         return Decision::drop(DropReason::SourceMac);
     }
     if packet.is_tagged() {

@@ -18,6 +18,7 @@ mod claim;
 mod deliver;
 mod fragments;
 mod guest;
+mod network;
 mod outside;
 mod packet;
 mod quote;
@@ -30,13 +31,14 @@ mod verdict;
 pub use self::{
     claim::{Claim, ClaimOutcome, present_owner, take_claim},
     fragments::{Fragment, Fragments},
+    network::neighbours_interface,
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
     tables::{Tables, VipCell, for_each_receiver},
     tell::IcmpErrorHeaders,
     verdict::{Stage, Verdict},
 };
 
-use crate::wire::Protocol;
+use crate::{tables::ConfigFlags, wire::Protocol};
 
 /// Decides about a frame that reached the uplink.
 #[inline(always)]
@@ -62,6 +64,9 @@ pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
         && let Err(reason) = quote::icmp_leaves(packet, tables)
     {
         decision = verdict::Decision::drop(reason);
+    }
+    if decision.is_out() && tables.config().is_some_and(|config| config.flags.has(ConfigFlags::VLANS)) {
+        decision = network::leaves(packet, tables, decision);
     }
     if decision.is_refusal() {
         decision = tell::tell_guest(packet, tables, decision);

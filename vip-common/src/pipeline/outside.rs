@@ -5,6 +5,7 @@ use super::{
     claim::present_owner_of,
     deliver::Receiver,
     fragments::{Fit, fit},
+    network::is_elsewhere,
     packet::{Frame, Ipv4Packet, Packet},
     quote::{Quoted, translate_quote},
     rewrite::{Translation, check_translatable, rewrite},
@@ -22,6 +23,13 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: St
     let Some(config) = tables.config() else { return Decision::NOT_OURS };
     if packet.is_tagged() {
         return Decision::NOT_OURS;
+    }
+    if config.flags.has(ConfigFlags::VLANS) && is_elsewhere(packet, tables, config) {
+        return match stage {
+            // The NIC may have taken the tag off. TC sees it, and on the VLAN interface the frame without it.
+            Stage::Xdp => Decision::LEAVE_TO_TC,
+            Stage::Tc => Decision::NOT_OURS,
+        };
     }
     let Some(ethernet) = packet.header::<Ethernet>(0) else { return Decision::NOT_OURS };
     match ethernet.ether_type {

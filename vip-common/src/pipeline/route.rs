@@ -5,6 +5,7 @@ use super::{
     deliver::Receiver,
     fragments::{Fit, fit},
     guest::{Sender, Source, count_vip},
+    network::mtu_of,
     packet::{Ipv4Packet, Packet},
     quote::{eip_of, quoted_destination},
     rewrite::{Translation, answer_echo, check_routable, check_translatable, rewrite},
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     DropReason,
-    tables::{AddressKind, Config, Direction, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
+    tables::{AddressKind, Config, Direction, EipNetwork, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
     wire::{Ipv4, Mac, Protocol},
 };
 
@@ -190,7 +191,7 @@ fn leave<P: Packet, T: Tables>(
         // How long it may be is seen when it comes in.
         (config.uplink_mac, Decision::come_back(config.uplink))
     } else {
-        let mtu = config.uplink_mtu;
+        let mtu = mtu_of(tables, config, eip.network);
         let fragments = match fit(packet, ip, mtu) {
             Fit::TOO_BIG => return Decision::too_big(mtu),
             Fit::IN_FRAGMENTS => mtu,
@@ -205,13 +206,21 @@ fn leave<P: Packet, T: Tables>(
 
 /// Address of the neighbour that the packet goes to; unspecified: there is none. An address and no `Option`, whose payload would be
 /// an undefined register to the verifier.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "another branch would take stack that Linux 6.1 does not have here"
+)]
 #[inline(always)]
 fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_network: u16) -> Ipv4 {
     if eip_network != 0 {
         let Some(network) = tables.network(eip_network) else { return Ipv4::UNSPECIFIED };
         let next_hop = network.next_hop(destination);
         // Nothing is broadcast to the provider's network.
-        return if next_hop.is_last_of(network.mask) { Ipv4::UNSPECIFIED } else { next_hop };
+        return if next_hop.is_last_of(network.mask) | (network.ifindex == EipNetwork::MISSING) {
+            Ipv4::UNSPECIFIED
+        } else {
+            next_hop
+        };
     }
     route.next_hop(destination)
 }

@@ -4,13 +4,14 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
+    network::interface_of_eip,
     packet::{Frame, Ipv4Packet, Packet},
     quote::sum_of,
     tables::Tables,
     verdict::{Decision, Stage},
 };
 use crate::{
-    tables::ConfigFlags,
+    tables::{ConfigFlags, EipNetwork},
     wire::{Be16, Ethernet, FRAGMENTATION_NEEDED, Header as _, Icmp, IcmpType, Ipv4, Ipv4Header, Protocol},
 };
 
@@ -71,9 +72,15 @@ pub(super) fn tell_outside<P: Packet, T: Tables>(
         return Decision::LEAVE_TO_TC;
     }
     let eip = frame.ip.destination.get();
-    // What a guest sends to an EIP comes from the uplink's own MAC.
-    let back =
-        if stage == Stage::Tc && frame.ethernet.source == config.uplink_mac { config.uplink } else { 0 };
+    // What a guest sends to an EIP comes from the uplink's own MAC, and from its own EIP.
+    let back = if stage == Stage::Tc && frame.ethernet.source == config.uplink_mac {
+        interface_of_eip(tables, config, frame.ip.source.get())
+    } else {
+        0
+    };
+    if back == EipNetwork::MISSING {
+        return refusal.untold();
+    }
     tell(packet, tables, refusal, eip, back)
 }
 

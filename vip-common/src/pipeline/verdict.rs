@@ -58,20 +58,23 @@ pub enum Verdict {
     Return,
     /// Out of the uplink to the neighbour whose MAC is already in the frame.
     Uplink {
-        /// The uplink.
+        /// The uplink, or a VLAN interface on it.
         ifindex: u32,
         /// 0: as it is. Else in [`Fragments`](super::Fragments), the longest of them in bytes.
         mtu: u32,
     },
     /// Into the uplink, as if it came from outside: a guest's packet to an EIP, translated on its way out.
     ComeBack {
-        /// The uplink.
+        /// The uplink, or a VLAN interface on it.
         ifindex: u32,
     },
     /// Out of the uplink to a neighbour whose MAC the kernel has to find.
     Resolve {
         /// Address of the neighbour.
         next_hop: Ipv4,
+        /// Index of the EIP's network where networks may be on VLANs, else 0: the neighbour is on the
+        /// [`neighbours_interface`](super::neighbours_interface).
+        network: u16,
     },
 }
 
@@ -238,6 +241,22 @@ impl Decision {
         Verdict::Deliver { port: (self.0 >> 32 & 0xff_ffff) as u32, ifindex: self.0 as u32 }
     }
 
+    /// Whether it is [`Verdict::ComeBack`].
+    #[inline(always)]
+    pub(super) const fn comes_back(self) -> bool {
+        self.0 >> 56 == Self::COME_BACK_ACTION
+    }
+
+    /// What [is out](Self::is_out), by this interface instead of the uplink, and in this network.
+    #[inline(always)]
+    pub(super) const fn on(self, ifindex: u32, network: u16) -> Self {
+        if self.0 >> 56 == Self::RESOLVE_ACTION {
+            Self::new(Self::RESOLVE_ACTION, network as u32, self.0 as u32)
+        } else {
+            Self(self.0 & !(u32::MAX as u64) | ifindex as u64)
+        }
+    }
+
     /// Whether the packet left as an EIP: by the uplink, or to another EIP.
     #[inline(always)]
     pub(super) const fn is_out(self) -> bool {
@@ -260,7 +279,9 @@ impl Decision {
             Self::RETURN_ACTION => Verdict::Return,
             Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail, mtu: port },
             Self::COME_BACK_ACTION => Verdict::ComeBack { ifindex: detail },
-            Self::RESOLVE_ACTION => Verdict::Resolve { next_hop: Ipv4::from_raw(detail) },
+            Self::RESOLVE_ACTION => {
+                Verdict::Resolve { next_hop: Ipv4::from_raw(detail), network: port as u16 }
+            }
             _ => Verdict::NotOurs,
         }
     }

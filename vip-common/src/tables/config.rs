@@ -20,6 +20,8 @@ impl ConfigFlags {
     pub const UPLINK_RETURNS: Self = Self(1 << 1);
     /// XDP leaves TCP to TC, which sees it behind GRO; a segment with SYN is its own all the same.
     pub const TCP_BY_TC: Self = Self(1 << 2);
+    /// EIPs may be on VLANs: a packet to one must have come in where its network is.
+    pub const VLANS: Self = Self(1 << 3);
 
     /// Both sets together.
     #[must_use]

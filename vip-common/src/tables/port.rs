@@ -22,6 +22,8 @@ impl PortFlags {
     pub const TAKES_XDP: Self = Self(1 << 2);
     /// The interface takes XDP frames in several buffers too (NDO_XMIT_SG): those longer than a page.
     pub const TAKES_XDP_FRAGS: Self = Self(1 << 4);
+    /// Other ports have VLAN interfaces on this one: tagged frames are theirs, and are checked there.
+    pub const TRUNK: Self = Self(1 << 5);
     /// The subnet's gateway is somebody else (`router: external`).
     pub const EXTERNAL_ROUTER: Self = Self(1 << 3);
 

@@ -99,13 +99,16 @@ pub struct EipNetwork {
     pub mask: Ipv4,
     /// Next hop of destinations outside the prefix.
     pub gateway: Ipv4,
-    /// The VLAN interface on the uplink that the network is reached by; 0: the uplink itself.
+    /// The VLAN interface on the uplink that the network is reached by; 0: the uplink itself; [`Self::MISSING`].
     pub ifindex: u32,
     /// Longest IP packet that leaves by the VLAN interface, in bytes; 0: not known, or it is the uplink itself.
     pub mtu: u32,
 }
 
 impl EipNetwork {
+    /// No interface has this number: the network's VLAN interface does not exist at the moment.
+    pub const MISSING: u32 = u32::MAX;
+
     /// Next hop of a destination: itself inside the prefix, else the gateway.
     #[inline(always)]
     pub const fn next_hop(&self, destination: Ipv4) -> Ipv4 {

@@ -20,6 +20,7 @@ mod source_check;
 mod stages;
 mod tell;
 mod traffic;
+mod vlans;
 mod wire;
 mod world;
 

@@ -43,7 +43,7 @@ fn check_round_trip(world: &World, frame: &[u8]) -> Result<(), TestCaseError> {
     let outside = engine::port(&tables, ifindex(port), false, &mirrored(&inside.frame));
     match outside.verdict {
         Verdict::Uplink { ifindex: uplink, mtu: 0 } => prop_assert_eq!(uplink, UPLINK),
-        Verdict::Resolve { next_hop } => prop_assert_eq!(next_hop, before.source),
+        Verdict::Resolve { next_hop, .. } => prop_assert_eq!(next_hop, before.source),
         // Not routed for want of a route, or a server's answer that looks like DHCP's.
         Verdict::Drop(_) => return Ok(()),
         other => prop_assert!(false, "{:?}", other),
@@ -134,7 +134,7 @@ fn tcp_udp_and_echo_pass_both_ways() {
             let expected = if source == CLIENT {
                 Verdict::Uplink { ifindex: UPLINK, mtu: 0 }
             } else {
-                Verdict::Resolve { next_hop: NEIGHBOUR }
+                Verdict::Resolve { next_hop: NEIGHBOUR, network: 0 }
             };
             assert_eq!(outside.verdict, expected);
             let sent = Reading::of(&outside.frame).expect("a whole packet");

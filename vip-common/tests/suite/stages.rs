@@ -386,7 +386,10 @@ fn the_owner_of_a_vip_does_not_reach_it_through_the_gateway_either() {
 fn packets_leave_by_the_way_to_their_destination() {
     let tables = world(|_| ());
     assert_eq!(guest(&tables, &routed(CLIENT).bytes()), Verdict::Uplink { ifindex: UPLINK, mtu: 0 });
-    assert_eq!(guest(&tables, &routed(NEIGHBOUR).bytes()), Verdict::Resolve { next_hop: NEIGHBOUR });
+    assert_eq!(
+        guest(&tables, &routed(NEIGHBOUR).bytes()),
+        Verdict::Resolve { next_hop: NEIGHBOUR, network: 0 }
+    );
     let unrouted = world(|world| world.default_route = false);
     assert_eq!(guest(&unrouted, &routed(CLIENT).bytes()), drop(DropReason::NoNextHop));
 }

@@ -26,6 +26,22 @@ impl Agent {
                 Err(error) => problems.push(chain(&error)),
             }
         }
+        for ifindex in self.vlans_attached.clone() {
+            match self.dataplane.uplink_tc_is_attached(ifindex) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.vlans_attached.remove(&ifindex);
+                    if let Some(link) = self.links.links().get(ifindex) {
+                        tracing::warn!(
+                            "somebody detached the program of the VLAN interface {}; it is attached again",
+                            link.name
+                        );
+                        missing = true;
+                    }
+                }
+                Err(error) => problems.push(chain(&error)),
+            }
+        }
         match self.dataplane.attached_ports() {
             Ok(present) => {
                 let present: BTreeSet<u32> = present.into_iter().collect();

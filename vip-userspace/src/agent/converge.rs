@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vip_common::tables::PortFlags;
+use vip_common::tables::{EipNetwork, PortFlags};
 
 use super::{
     error::chain,
     fdb,
-    fitness::held_addresses,
+    fitness::{held_addresses, ports_on_vlans},
     interfaces,
     known::{Known, Origin},
     run::{Agent, RETRY},
@@ -25,19 +25,23 @@ use crate::{
     memory,
     net::NetError,
     plan::{Contents, Desired, Indexes, Interfaces, Step, compile, diff},
-    state::State,
+    state::{Port, State},
+    vlan::Vlan,
 };
 
 /// What the tables were made of. While it stays as it is, they stay as they are.
 #[derive(Clone, Debug)]
 pub(super) struct Filled {
     state: Arc<State>,
+    networks: Arc<[EipNetwork]>,
     interfaces: Interfaces,
 }
 
 impl PartialEq for Filled {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.state, &other.state) && self.interfaces == other.interfaces
+        Arc::ptr_eq(&self.state, &other.state)
+            && self.networks == other.networks
+            && self.interfaces == other.interfaces
     }
 }
 
@@ -85,6 +89,7 @@ impl Agent {
         // The programs come after the tables: each is at work as soon as it is attached.
         self.fill_tables();
         self.attach_programs_of_uplink();
+        self.attach_programs_of_vlans();
         if self.state.is_some() {
             self.attach_ports();
             self.look_at_words();
@@ -129,13 +134,15 @@ impl Agent {
         let begun = Instant::now();
         let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
         let mut problems = held_addresses(&state, self.routes.table());
-        let now = Filled { state: Arc::clone(&state), interfaces };
+        problems.extend(ports_on_vlans(&state, &self.config, self.links.links()));
+        let networks = Arc::clone(&self.networks.entries);
+        let now = Filled { state: Arc::clone(&state), networks, interfaces };
         if self.filled.as_ref() != Some(&now) {
             self.filled = None;
             let present = self.contents.whole();
             let indexes = Indexes::of(present, &self.capacity, &self.resting);
             let Desired { contents, assigned, refused } =
-                compile(&state, &self.networks, &now.interfaces, &indexes);
+                compile(&state, &now.networks, &now.interfaces, &indexes);
             let steps = diff(present, &contents);
             let planned = Instant::now();
             let (failed, outcome) = self.try_all(&steps);
@@ -163,8 +170,7 @@ impl Agent {
             self.assigned = Arc::clone(&assigned);
             drop((steps, indexes));
             if all_done {
-                let Filled { state, interfaces } = now.clone();
-                let networks = Arc::clone(&self.networks);
+                let Filled { state, networks, interfaces } = now.clone();
                 self.contents.spare(Origin { state, networks, interfaces, assigned });
                 self.filled = Some(now);
             }
@@ -354,6 +360,8 @@ impl Agent {
             names: Arc::clone(&self.names),
             durations: self.durations,
             interfaces: self.interface_facts(),
+            vlan_names: self.vlan_names(),
+            networks: self.network_statuses(),
             uplink: self.uplink_status(),
             sync,
             warnings,
@@ -369,6 +377,7 @@ impl Agent {
         if self.uplink.is_none() {
             limits.push(format!("the uplink {} does not exist; vipd waits for it", self.config.uplink));
         }
+        limits.extend(self.networks.missing.iter().cloned());
         if self.extra_rules > 0 {
             limits.push(format!(
                 "{} policy routing rules are not obeyed: EIP traffic follows the tables local and main",
@@ -378,11 +387,30 @@ impl Agent {
         limits
     }
 
-    fn interface_facts(&self) -> BTreeMap<String, InterfaceFacts> {
-        let hook = match self.dataplane.tc_hook() {
+    /// How TC programs are attached.
+    pub(super) fn tc_attachment(&self) -> Attachment {
+        match self.dataplane.tc_hook() {
             TcHook::Tcx => Attachment::Tcx,
             TcHook::Clsact => Attachment::Clsact,
+        }
+    }
+
+    /// The VLAN interfaces of ports, by what the ports call them.
+    fn vlan_names(&self) -> BTreeMap<(String, Vlan), Option<String>> {
+        let Some(state) = self.state.as_deref() else { return BTreeMap::new() };
+        let links = self.links.links();
+        let (by_name, vlans) = (interfaces::by_name(links), links.vlans());
+        let of_port = |(port, what): (_, &Port)| {
+            let vlan = what.vlan?;
+            let name = state.interface(port);
+            let link = vlans.find(by_name.get(name)?.ifindex, vlan);
+            Some(((name.to_owned(), vlan), link.map(|link| link.name.clone())))
         };
+        state.ports.iter().filter_map(of_port).collect()
+    }
+
+    fn interface_facts(&self) -> BTreeMap<String, InterfaceFacts> {
+        let hook = self.tc_attachment();
         let ports = self.contents.near().interfaces.iter().filter_map(|(&ifindex, index)| {
             Some((self.contents.near().ports.get(index)?, self.links.links().get(ifindex)?))
         });

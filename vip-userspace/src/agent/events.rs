@@ -1,9 +1,14 @@
 //! What the programs tell, and what follows: moves, silent owners, announcements.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, ops::Range, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    ops::Range,
+    time::Instant,
+};
 
 use vip_common::{
-    tables::{ClaimForm, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
+    tables::{ClaimForm, EipNetwork, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
     wire::Mac,
 };
 
@@ -310,8 +315,9 @@ impl Agent {
             (None, None) => false,
         };
         let wanted = self.config.announce_eips && self.uplink.is_some();
+        let has_way = |eip| self.networks.interface_of(eip) != EipNetwork::MISSING;
         let eips = self.announceable.iter().filter(|(_, target)| wanted && is_here(*target));
-        let here: BTreeSet<Ipv4Addr> = eips.map(|(eip, _)| *eip).collect();
+        let here: BTreeSet<Ipv4Addr> = eips.map(|(eip, _)| *eip).filter(|eip| has_way(*eip)).collect();
         self.announcer.set(here, Instant::now());
     }
 
@@ -319,11 +325,22 @@ impl Agent {
     pub(super) fn announce(&mut self, now: Instant) {
         let due = self.announcer.due(now);
         let Some(uplink) = self.uplink.as_ref().filter(|_| !due.is_empty()) else { return };
-        let sent = PacketSocket::open(uplink.ifindex)
-            .and_then(|socket| due.iter().try_for_each(|&eip| socket.send(&announcement(uplink.mac, eip))));
-        if let Err(error) = sent {
-            // Each is repeated, and neighbours that ask are answered.
-            tracing::debug!("EIPs were not announced: {}", chain(&error));
+        let mut by_interface: BTreeMap<u32, Vec<Ipv4Addr>> = BTreeMap::new();
+        for eip in due {
+            let ifindex = match self.networks.interface_of(eip) {
+                0 => uplink.ifindex,
+                ifindex => ifindex,
+            };
+            by_interface.entry(ifindex).or_default().push(eip);
+        }
+        for (ifindex, eips) in by_interface {
+            let sent = PacketSocket::open(ifindex).and_then(|socket| {
+                eips.iter().try_for_each(|&eip| socket.send(&announcement(uplink.mac, eip)))
+            });
+            if let Err(error) = sent {
+                // Each is repeated, and neighbours that ask are answered.
+                tracing::debug!("EIPs were not announced: {}", chain(&error));
+            }
         }
     }
 

@@ -6,10 +6,10 @@ use std::{
     net::Ipv4Addr,
 };
 
-use super::AgentError;
+use super::{AgentError, interfaces::by_name};
 use crate::{
     config::{Config, EipNetwork},
-    net::{Link, Links, RouteTable},
+    net::{Links, RouteTable},
     state::{Router, State, StateError},
 };
 
@@ -60,6 +60,7 @@ pub(super) fn judge(
     problems.extend(reserved_eips(&state, &config.eip_networks));
     problems.extend(ports_on_host(&state, links));
     problems.extend(ports_on_uplink(&state, &config.uplink, links));
+    problems.extend(ports_on_vlans(&state, config, links));
     if problems.is_empty() {
         return Judged::Fits(state);
     }
@@ -115,7 +116,7 @@ impl Held {
 fn reserved_eips(state: &State, networks: &[EipNetwork]) -> Vec<String> {
     let mut problems = Vec::new();
     for (eip_id, eip) in state.eips.iter() {
-        for EipNetwork { id, cidr, gateway } in networks {
+        for EipNetwork { id, cidr, gateway, vlan: _ } in networks {
             // RFC 3021: networks of two addresses, and of one, have neither a first nor a last one to spare.
             let spare = cidr.prefix() < 31;
             let what = match eip.address {
@@ -153,8 +154,7 @@ fn held_gateways(state: &State, held: &Held) -> Vec<String> {
 
 /// Ports whose interface carries the host's own traffic: the loopback interface, or what other ports' interfaces are members of.
 fn ports_on_host(state: &State, links: &Links) -> Vec<String> {
-    // Once: there may be a million ports.
-    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+    let by_name = by_name(links);
     let of_ports = state.ports.refs().filter_map(|port| by_name.get(state.interface(port)));
     let masters: BTreeSet<u32> =
         of_ports.filter_map(|link| link.master.as_ref().map(|master| master.ifindex)).collect();
@@ -192,11 +192,49 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
         .collect()
 }
 
+/// Ports without a VLAN whose interface is the VLAN interface of something else: of a port, or of an EIP network.
+pub(super) fn ports_on_vlans(state: &State, config: &Config, links: &Links) -> Vec<String> {
+    let (by_name, vlans) = (by_name(links), links.vlans());
+    let mut taken: BTreeMap<u32, String> = BTreeMap::new();
+    for (port, what) in state.ports.iter() {
+        let link = what.vlan.zip(by_name.get(state.interface(port)));
+        if let Some(link) = link.and_then(|(vlan, on)| vlans.find(on.ifindex, vlan)) {
+            taken.insert(link.ifindex, format!("port {}", state.ports.id(port)));
+        }
+    }
+    let uplink = by_name.get(config.uplink.as_str());
+    let on = uplink.iter().flat_map(|link| [Some(link.ifindex), link.master.as_ref().map(|it| it.ifindex)]);
+    for on in on.flatten() {
+        for network in &config.eip_networks {
+            if let Some(link) = network.vlan.and_then(|vlan| vlans.find(on, vlan)) {
+                taken.insert(link.ifindex, format!("the EIP network {}", network.id));
+            }
+        }
+    }
+    if taken.is_empty() {
+        return Vec::new();
+    }
+    let untagged = state.ports.iter().filter(|(_, what)| what.vlan.is_none());
+    let conflicts = untagged.filter_map(|(port, _)| {
+        let link = by_name.get(state.interface(port))?;
+        let other = taken.get(&link.ifindex)?;
+        Some(format!(
+            "port {}: its interface {} is the VLAN interface of {other}; name another one",
+            state.ports.id(port),
+            link.name
+        ))
+    });
+    conflicts.collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{
-        net::{LinkKind, Master},
+        config,
+        net::{Link, LinkKind, Master, VlanTag},
         state,
     };
 
@@ -220,6 +258,7 @@ eips: [{ id: e, address: EIP, port: a }]
             id: "public".to_owned(),
             cidr: cidr.parse().expect("a prefix"),
             gateway: gateway.parse().expect("an address"),
+            vlan: None,
         }
     }
 
@@ -234,6 +273,7 @@ eips: [{ id: e, address: EIP, port: a }]
             carrier: true,
             kind,
             master: master.map(|ifindex| Master { ifindex, kind: LinkKind::Bridge }),
+            vlan: None,
             xdp: None,
         }
     }
@@ -280,5 +320,38 @@ eips: [{ id: e, address: EIP, port: a }]
         assert!(problems("br0").starts_with("port a: its interface br0 is the bridge or bond"));
         assert_eq!(problems("tap0"), "");
         assert_eq!(problems("br1"), "");
+    }
+
+    #[test]
+    fn a_port_on_the_vlan_interface_of_another_or_of_an_eip_network_is_refused() {
+        let vlan = |ifindex, name: &str, on, id| Link {
+            vlan: Some(VlanTag { on, provider: false, id }),
+            ..link(ifindex, name, LinkKind::Device, None)
+        };
+        let links = Links::of([
+            link(2, "eth0", LinkKind::Device, None),
+            link(3, "tap1", LinkKind::Tun, None),
+            vlan(4, "isp", 2, 100),
+            vlan(5, "other", 2, 101),
+            vlan(6, "blue", 3, 200),
+        ]);
+        let text = "host: hv1\nuplink: eth0\nsource: { file: s }\n\
+                    eip_networks: [{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1, vlan: 100 }]\n";
+        let config = config::parse(text, "test", Path::new("")).expect("a good configuration");
+        let problems = |interface: &str| {
+            let text = STATE
+                .replace("interface: tap1", "interface: tap1, vlan: 200")
+                .replace("IFACE", interface)
+                .replace("EIP", "203.0.113.10");
+            let state = state::parse(&text, "test", Some("hv1")).expect("a valid state");
+            ports_on_vlans(&state, &config, &links).join("\n")
+        };
+        assert!(
+            problems("isp")
+                .starts_with("port a: its interface isp is the VLAN interface of the EIP network isp")
+        );
+        assert!(problems("blue").starts_with("port a: its interface blue is the VLAN interface of port b"));
+        assert_eq!(problems("other"), "");
+        assert_eq!(problems("tap1"), "", "untagged and tagged frames on one interface");
     }
 }

@@ -14,6 +14,9 @@ pub(super) type Features = BTreeMap<u32, XdpFeatures>;
 
 /// Whether an interface takes frames that XDP redirects to it, and why, in words for the operator.
 pub(super) fn takes_xdp(link: &Link, features: &Features) -> (bool, &'static str) {
+    if link.vlan.is_some() {
+        return (false, "a VLAN interface takes no XDP frames");
+    }
     if features.is_empty() {
         return match link.kind {
             LinkKind::Tun => (true, "a tap always takes XDP frames"),
@@ -36,26 +39,34 @@ pub(super) fn is_bridged(link: &Link) -> bool {
     link.master.as_ref().is_some_and(|master| matches!(master.kind, LinkKind::Bridge | LinkKind::OpenVSwitch))
 }
 
+/// The interfaces by their names: there may be a million ports to look one up for.
+pub(super) fn by_name(links: &Links) -> BTreeMap<&str, &Link> {
+    links.iter().map(|link| (link.name.as_str(), link)).collect()
+}
+
 /// The interfaces of the state's ports, as far as they exist.
 pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Interfaces {
-    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-    state
-        .ports
-        .refs()
-        .filter_map(|port| by_name.get(state.interface(port)))
-        .map(|link| {
-            let interface = Interface {
-                ifindex: link.ifindex,
-                bridged: is_bridged(link),
-                takes_xdp: takes_xdp(link, features).0,
-                takes_xdp_frags: features
-                    .get(&link.ifindex)
-                    .is_some_and(|features| features.contains(XdpFeatures::NDO_XMIT_SG)),
-                mtu: link.mtu,
-            };
-            (link.name.clone(), interface)
-        })
-        .collect()
+    let (by_name, vlans) = (by_name(links), links.vlans());
+    let mut interfaces = Interfaces::default();
+    for (port, what) in state.ports.iter() {
+        let named = by_name.get(state.interface(port)).copied();
+        let link = match what.vlan {
+            None => named,
+            Some(vlan) => named.and_then(|named| vlans.find(named.ifindex, vlan)),
+        };
+        let Some(link) = link else { continue };
+        let interface = Interface {
+            ifindex: link.ifindex,
+            bridged: is_bridged(link),
+            takes_xdp: takes_xdp(link, features).0,
+            takes_xdp_frags: features
+                .get(&link.ifindex)
+                .is_some_and(|features| features.contains(XdpFeatures::NDO_XMIT_SG)),
+            mtu: link.mtu,
+        };
+        interfaces.insert(state.interface(port).to_owned(), what.vlan, interface);
+    }
+    interfaces
 }
 
 /// Where outside traffic comes in.

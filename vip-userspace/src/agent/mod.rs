@@ -10,6 +10,7 @@
 mod announce;
 mod attachments;
 mod converge;
+mod eip_networks;
 mod error;
 mod events;
 mod fdb;

@@ -67,7 +67,7 @@ impl NextHops {
         problems
     }
 
-    /// Makes NEXTHOPS what the kernel knows of its neighbours on the interface that has the uplink's.
+    /// Makes NEXTHOPS what the kernel knows of these neighbours, of whom no two have one address.
     pub(super) fn set_neighbours<'a>(
         &mut self,
         tables: &Tables,

@@ -10,12 +10,13 @@ use std::{
 };
 
 use tokio::time::{sleep, sleep_until};
-use vip_common::tables::{Config as HostEntry, EipNetwork, Event, Target};
+use vip_common::tables::{Config as HostEntry, Event, Target};
 
 use super::{
     AgentError,
     announce::Announcer,
     converge::Filled,
+    eip_networks::EipNetworks,
     error::chain,
     events::Refusal,
     fdb,
@@ -117,7 +118,7 @@ pub(super) enum Happening {
 pub(super) struct Agent {
     pub(super) config: Config,
     pub(super) capacity: Capacity,
-    pub(super) networks: Arc<[EipNetwork]>,
+    pub(super) networks: EipNetworks,
     pub(super) dataplane: Dataplane,
     pub(super) tables: Arc<Tables>,
     pub(super) shared: Arc<Shared>,
@@ -154,6 +155,8 @@ pub(super) struct Agent {
     pub(super) uplink: Option<Uplink>,
     /// The interface that the uplink's programs are attached to.
     pub(super) uplink_attached: Option<u32>,
+    /// The VLAN interfaces of EIP networks that the uplink's TC program is attached to, by this process.
+    pub(super) vlans_attached: BTreeSet<u32>,
     /// The interfaces that the port program is attached to, by this process.
     pub(super) attached: BTreeSet<u32>,
     /// Whether those that an earlier process attached it to were looked at.

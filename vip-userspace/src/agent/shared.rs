@@ -16,13 +16,14 @@ use super::{
 use crate::{
     api::{
         Timestamp,
-        status::{Attachment, DeliveryPath, Durations, SyncStatus, UplinkStatus},
+        status::{Attachment, DeliveryPath, Durations, EipNetworkStatus, SyncStatus, UplinkStatus},
     },
     config::Config,
     kernel::{KernelError, LossTracing, Tables},
     net::Netlink,
     plan::Assigned,
     state::State,
+    vlan::Vlan,
 };
 
 /// An interface of a port that exists.
@@ -48,11 +49,29 @@ pub(super) struct Published {
     pub(super) durations: Durations,
     /// By name.
     pub(super) interfaces: BTreeMap<String, InterfaceFacts>,
+    /// Names of the VLAN interfaces of ports, by the interface and the VLAN that the state names; `None`: only the former exists.
+    pub(super) vlan_names: BTreeMap<(String, Vlan), Option<String>>,
+    pub(super) networks: Vec<EipNetworkStatus>,
     pub(super) uplink: UplinkStatus,
     pub(super) sync: SyncStatus,
     pub(super) warnings: Vec<String>,
     /// Entries in use and room, by table.
     pub(super) tables: Vec<(&'static str, u64, u64)>,
+}
+
+impl Published {
+    /// The interface that a port is served by: of that name, or the VLAN interface on it.
+    pub(super) fn interface(&self, name: &str, vlan: Option<Vlan>) -> Option<&InterfaceFacts> {
+        match vlan {
+            None => self.interfaces.get(name),
+            Some(vlan) => self.interfaces.get(self.vlan_names.get(&(name.to_owned(), vlan))?.as_ref()?),
+        }
+    }
+
+    /// Whether an interface exists, and the one for a VLAN on it does not.
+    pub(super) fn lacks_vlan(&self, name: &str, vlan: Vlan) -> bool {
+        self.vlan_names.get(&(name.to_owned(), vlan)).is_some_and(Option::is_none)
+    }
 }
 
 /// Shared by the agent, which writes, and the server's threads, which read.

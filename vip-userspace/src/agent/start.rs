@@ -6,11 +6,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use vip_common::tables::{EipNetwork, MeterClass, names};
+use vip_common::tables::{MeterClass, names};
 
 use super::{
     AgentError,
     announce::Announcer,
+    eip_networks::EipNetworks,
     fdb,
     fitness::judge,
     interfaces::Uplink,
@@ -58,13 +59,15 @@ impl Watches {
         let netlink = Netlink::open()?;
         let links = LinkWatch::open(&netlink).await?;
         let uplink = Uplink::find(&config.uplink, links.links())?;
-        let routed_by: BTreeSet<u32> = uplink.iter().map(|uplink| uplink.routed_by).collect();
+        let networks = EipNetworks::find(&config.eip_networks, uplink.as_ref(), links.links());
+        let mut with_neighbours = networks.interfaces();
+        with_neighbours.extend(uplink.iter().map(|uplink| uplink.routed_by));
         let both = uplink.iter().flat_map(|uplink| [uplink.ifindex, uplink.routed_by]).collect();
         Ok(Self {
             links,
             features: XdpFeatureWatch::open(&Netdev::open().await?).await?,
             routes: RouteWatch::open(&netlink, both).await?,
-            neighbours: NeighbourWatch::open(&netlink, routed_by).await?,
+            neighbours: NeighbourWatch::open(&netlink, with_neighbours).await?,
             extra_rules: netlink.extra_rules().await?,
             netlink,
         })
@@ -149,17 +152,12 @@ impl Agent {
             losses,
             nothing_published(&config, sync.clone()),
         ));
-        let networks = config.eip_networks.iter().map(|network| EipNetwork {
-            network: network.cidr.network().into(),
-            mask: network.cidr.mask().into(),
-            gateway: network.gateway.into(),
-            ..EipNetwork::default()
-        });
+        let networks = EipNetworks::find(&config.eip_networks, None, links.links());
         let contents = table_steps::read(&tables)?;
         let durations = Durations { parse_ms: file.parse_ms(), ..Durations::default() };
         Ok(Self {
             capacity: config.capacity,
-            networks: networks.collect(),
+            networks,
             fdb: fdb::Made::inherit(fdb::entries(&contents, links.links())),
             contents: Known::new(contents),
             next_hops: NextHops::read(&tables)?,
@@ -189,6 +187,7 @@ impl Agent {
             words: Words::default(),
             uplink: None,
             uplink_attached: None,
+            vlans_attached: BTreeSet::new(),
             attached: BTreeSet::new(),
             strays_removed: false,
             announcer: Announcer::default(),
@@ -209,6 +208,7 @@ impl Agent {
         if self.uplink.is_none() {
             tracing::warn!(name = self.config.uplink, "the uplink does not exist yet; waits for it");
         }
+        self.find_networks();
         self.follow_uplink();
         self.converge().await;
         let missing =
@@ -231,6 +231,8 @@ fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
         names: Arc::default(),
         durations: Durations::default(),
         interfaces: BTreeMap::new(),
+        vlan_names: BTreeMap::new(),
+        networks: Vec::new(),
         uplink: UplinkStatus {
             name: config.uplink.clone(),
             ifindex: None,

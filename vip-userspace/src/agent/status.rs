@@ -37,6 +37,7 @@ impl Shared {
             started_at: self.started_at,
             adopted: self.adopted,
             uplink: facts.uplink.clone(),
+            eip_networks: facts.networks.clone(),
             ports: self.port_statuses(&facts),
             drops: DropCount::list(|reason| drops.get(&reason.index()).copied().unwrap_or_default()),
             losses: self.losses(&facts)?,
@@ -61,18 +62,23 @@ impl Shared {
         let here = state.hosts.find(&self.config.host);
         let ports = state.ports.iter().filter(|(_, port)| Some(port.host) == here);
         ports
-            .map(|(port, _)| {
+            .map(|(port, what)| {
                 let name = state.interface(port);
-                let interface = facts.interfaces.get(name);
+                let interface = facts.interface(name, what.vlan);
+                let missing = || match what.vlan.filter(|vlan| facts.lacks_vlan(name, *vlan)) {
+                    Some(vlan) => {
+                        format!("there is no interface for VLAN {vlan} on it: {}", vlan.commands(name))
+                    }
+                    None => "the interface does not exist".to_owned(),
+                };
                 PortStatus {
                     id: state.ports.id(port).to_owned(),
                     interface: name.to_owned(),
+                    vlan: what.vlan,
                     ifindex: interface.map(|interface| interface.ifindex),
                     attached: interface.map_or(Attachment::None, |interface| interface.attached),
                     path: interface.map(|interface| interface.path),
-                    why: interface
-                        .map_or("the interface does not exist", |interface| interface.why)
-                        .to_owned(),
+                    why: interface.map_or_else(missing, |interface| interface.why.to_owned()),
                     bridged: interface.is_some_and(|interface| interface.bridged),
                     mtu: interface.map(|interface| interface.mtu),
                 }
@@ -102,7 +108,12 @@ impl Shared {
     fn interface_losses(&self, facts: &Published) -> Vec<InterfaceLoss> {
         let before = self.dropped_before().clone();
         let ports = facts.interfaces.iter().map(|(name, interface)| (name, Some(interface.ifindex)));
-        let all = ports.chain([(&facts.uplink.name, facts.uplink.ifindex)]);
+        let uplink = [(&facts.uplink.name, facts.uplink.ifindex)];
+        let vlans = facts.networks.iter().filter(|network| network.vlan.is_some());
+        // Networks on one VLAN have one interface.
+        let vlans: BTreeMap<_, _> =
+            vlans.filter_map(|network| Some((network.interface.as_ref()?, network.ifindex))).collect();
+        let all = ports.chain(uplink).chain(vlans);
         all.filter_map(|(name, ifindex)| {
             let before = before.get(&ifindex?)?;
             // One that went just now has no numbers.
@@ -116,7 +127,8 @@ impl Shared {
 impl Agent {
     /// Notes what the interfaces that programs are attached to have dropped before.
     pub(super) async fn note_dropped_before(&self) {
-        let used: BTreeSet<u32> = self.attached.iter().copied().chain(self.uplink_attached).collect();
+        let uplinks = self.vlans_attached.iter().copied().chain(self.uplink_attached);
+        let used: BTreeSet<u32> = self.attached.iter().copied().chain(uplinks).collect();
         let mut before = self.shared.dropped_before().clone();
         before.retain(|ifindex, _| used.contains(ifindex));
         for ifindex in used {

@@ -90,7 +90,7 @@ subnets: [{ id: web, vpc: red, cidr: 10.0.0.0/24, gateway: 10.0.0.1 }]
         let state = state::parse(&format!("{HEAD}{objects}"), "test", None).expect("a state");
         let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
         let indexes = Indexes::of(contents, &capacity, &Resting::default());
-        let desired = compile(&state, &[], &Interfaces::new(), &indexes);
+        let desired = compile(&state, &[], &Interfaces::default(), &indexes);
         *contents = desired.contents;
         (Arc::new(state), desired.assigned)
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use vip_common::{
-    tables::{Config as HostEntry, ConfigFlags, LAYOUT_VERSION},
+    tables::{Config as HostEntry, ConfigFlags, EipNetwork, LAYOUT_VERSION},
     wire::Mac,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     api::status::{UplinkStatus, XdpView},
     config::UplinkPath,
     kernel::{Attached, KernelError, XdpMode},
-    net::{BootClock, NeighbourEvent, NetError},
+    net::{BootClock, Neighbour, NeighbourEvent, NetError},
     state::MacAddr,
 };
 
@@ -56,11 +56,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Follows the routes and neighbours of the interface that has the uplink's.
+    /// Follows the routes and neighbours of the interface that has the uplink's, and the neighbours on the VLANs of EIP networks.
     pub(super) fn follow_uplink(&mut self) {
-        let routed_by: BTreeSet<u32> = self.uplink.iter().map(|uplink| uplink.routed_by).collect();
+        let mut with_neighbours = self.networks.interfaces();
+        with_neighbours.extend(self.uplink.iter().map(|uplink| uplink.routed_by));
         let both = self.uplink.iter().flat_map(|uplink| [uplink.ifindex, uplink.routed_by]).collect();
-        self.neighbours.set_interfaces(routed_by);
+        self.neighbours.set_interfaces(with_neighbours);
         self.routes.set_uplink(both);
     }
 
@@ -68,6 +69,7 @@ impl Agent {
     pub(super) async fn interfaces_changed(&mut self) {
         let stack = self.find_uplink().err().map(|error| chain(&error));
         self.set_problems("uplink", stack.into_iter().collect());
+        self.find_networks();
         self.follow_uplink();
         self.reconsider();
         self.notice_detached();
@@ -95,6 +97,9 @@ impl Agent {
         if self.config.uplink_path == UplinkPath::Split {
             flags = flags.with(ConfigFlags::TCP_BY_TC);
         }
+        if self.config.eip_networks.iter().any(|network| network.vlan.is_some()) {
+            flags = flags.with(ConfigFlags::VLANS);
+        }
         let mut entry =
             HostEntry { layout: LAYOUT_VERSION, agent_pid: std::process::id(), ..HostEntry::default() };
         if let Some(uplink) = &self.uplink {
@@ -110,9 +115,9 @@ impl Agent {
         entry.neighbours_until = neighbours_until();
         problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
         problems.extend(self.next_hops.set_routes(&self.tables, self.routes.table()));
-        let routed_by = self.uplink.as_ref().map(|uplink| uplink.routed_by);
-        let neighbours = self.neighbours.iter().filter(|one| Some(one.ifindex) == routed_by);
-        problems.extend(self.next_hops.set_neighbours(&self.tables, neighbours));
+        let here = |one: &&Neighbour| self.neighbours_interface(one.address) == Some(one.ifindex);
+        let neighbours: Vec<Neighbour> = self.neighbours.iter().filter(here).copied().collect();
+        problems.extend(self.next_hops.set_neighbours(&self.tables, neighbours.iter()));
         problems.extend(unsupported(self.routes.table()));
         self.set_problems("routes and neighbours", problems);
     }
@@ -132,18 +137,25 @@ impl Agent {
         let name = self.config.uplink.clone();
         if let Some(mode) = self.xdp_mode() {
             let attached = self.dataplane.attach_uplink(ifindex, &name, mode)?;
-            self.dataplane.attach_uplink_tc(ifindex, &name)?;
+            self.attach_uplink_tc(ifindex, &name)?;
             if attached == Attached::ModeChanged {
                 tracing::warn!("{name} had no XDP program for a moment, because the mode changed");
             }
             tracing::info!("XDP runs on {name} in {mode} mode");
         } else {
-            self.dataplane.attach_uplink_tc(ifindex, &name)?;
+            self.attach_uplink_tc(ifindex, &name)?;
             self.dataplane.detach_xdp()?;
             tracing::info!("TC alone handles what comes in by {name}");
         }
         self.uplink_attached = Some(ifindex);
         Ok(())
+    }
+
+    /// Attaches the uplink's TC program, and detaches it from what is neither the uplink nor the place of an EIP network.
+    fn attach_uplink_tc(&mut self, ifindex: u32, name: &str) -> Result<(), KernelError> {
+        self.dataplane.attach_uplink_tc(ifindex, name)?;
+        let keep = self.networks.interfaces().into_iter().chain([ifindex]).collect();
+        self.dataplane.detach_uplink_tc_elsewhere(&keep)
     }
 
     /// One neighbour is different.
@@ -154,35 +166,46 @@ impl Agent {
             }
             NeighbourEvent::Removed { ifindex, address } => (*ifindex, *address, None),
         };
-        let Some(routed_by) = self.uplink.as_ref().map(|uplink| uplink.routed_by).filter(|by| *by == ifindex)
-        else {
+        if self.neighbours_interface(address) != Some(ifindex) {
             return;
-        };
+        }
         if let Some(problem) = self.next_hops.set_neighbour(&self.tables, address.into(), mac) {
             tracing::warn!("neighbour {address}: {problem}");
         }
         let forgotten = matches!(event, NeighbourEvent::Removed { .. });
         if forgotten && self.gateways().contains(&address) {
-            self.keep_alive(routed_by, address).await;
+            self.keep_alive(ifindex, address).await;
+        }
+    }
+
+    /// The interface on which an address is a neighbour, if it is one: an EIP network on a VLAN has its own.
+    fn neighbours_interface(&self, address: Ipv4Addr) -> Option<u32> {
+        match self.networks.interface_of(address) {
+            0 => self.uplink.as_ref().map(|uplink| uplink.routed_by),
+            EipNetwork::MISSING => None,
+            ifindex => Some(ifindex),
         }
     }
 
     /// Has the kernel confirm the gateways, and those neighbours whose turn it is: the programs' packets are none that it
     /// sees.
     pub(super) async fn keep_neighbours_alive(&mut self) {
-        let Some(routed_by) = self.uplink.as_ref().map(|uplink| uplink.routed_by) else { return };
         let mut addresses = self.gateways();
         addresses.extend(self.next_hops.next_turn());
+        let mut gone = BTreeSet::new();
         for address in addresses {
-            if !self.keep_alive(routed_by, address).await {
-                return;
+            let Some(ifindex) = self.neighbours_interface(address).filter(|one| !gone.contains(one)) else {
+                continue;
+            };
+            if !self.keep_alive(ifindex, address).await {
+                gone.insert(ifindex);
             }
         }
     }
 
     /// Whether the interface is still there.
-    async fn keep_alive(&self, routed_by: u32, address: Ipv4Addr) -> bool {
-        match self.netlink.keep_alive(routed_by, address).await {
+    async fn keep_alive(&self, ifindex: u32, address: Ipv4Addr) -> bool {
+        match self.netlink.keep_alive(ifindex, address).await {
             Ok(()) => true,
             Err(NetError::NoSuchInterface { .. }) => false,
             // An interface that is down, or a gateway that is none any more: nothing to keep alive.
@@ -195,7 +218,7 @@ impl Agent {
 
     /// Neighbours that everything else depends on.
     fn gateways(&self) -> BTreeSet<Ipv4Addr> {
-        let networks = self.networks.iter().map(|network| network.gateway.into());
+        let networks = self.networks.entries.iter().map(|network| network.gateway.into());
         self.next_hops.gateways().into_iter().chain(networks).collect()
     }
 

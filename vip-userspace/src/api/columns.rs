@@ -57,6 +57,7 @@ impl Tabular for PortView {
         Column::shown("mac", "MAC", |port| port.mac.to_string()),
         Column::shown("host", "HOST", |port| port.host.clone()),
         Column::shown("interface", "INTERFACE", |port| port.interface.clone()),
+        Column::csv("vlan", |port| optional(port.vlan)),
         Column::shown("ifindex", "IFINDEX", |port| optional(port.ifindex)),
         Column::shown("source_dest_check", "CHECK", |port| port.source_dest_check.to_string()),
         Column::shown("eip", "EIP", |port| optional(port.eip.as_ref())),

@@ -11,7 +11,7 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::state::MacAddr;
+use crate::{state::MacAddr, vlan::Vlan};
 
 /// A hypervisor of the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +101,10 @@ pub struct PortView {
     pub host: String,
     /// The host's end of the NIC.
     pub interface: String,
-    /// The interface's index on this host; `null`: it does not exist at the moment, or is another host's.
+    /// The VLAN of its frames there: a number, or a list of the outer and the inner one; `null`: they have no tag.
+    pub vlan: Option<Vlan>,
+    /// Index on this host of the interface, or of the VLAN interface on it; `null`: it does not exist at the moment, or is another
+    /// host's.
     pub ifindex: Option<u32>,
     /// Whether its source and destination addresses are checked; false: bypass.
     pub source_dest_check: bool,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vip_common::DropReason;
 
 use super::Timestamp;
-use crate::{config::UplinkPath, state::MacAddr};
+use crate::{config::UplinkPath, state::MacAddr, vlan::Vlan};
 
 /// The answer to "how is this host doing?".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct StatusView {
     pub adopted: bool,
     /// Where outside traffic comes in.
     pub uplink: UplinkStatus,
+    /// The EIP networks of the configuration, in its order.
+    pub eip_networks: Vec<EipNetworkStatus>,
     /// This host's ports, also those whose interface does not exist.
     pub ports: Vec<PortStatus>,
     /// Every reason for which packets can be dropped, those that never happened too, in the order of their numbers.
@@ -64,6 +66,24 @@ pub struct UplinkStatus {
     pub routed_by: Option<String>,
 }
 
+/// Where an EIP network is on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EipNetworkStatus {
+    /// The network.
+    pub id: String,
+    /// Its VLAN: a number, or a list of the outer and the inner one; `null`: frames have no tag.
+    pub vlan: Option<Vlan>,
+    /// The interface that its EIPs come in by: the uplink, or a VLAN interface; `null`: it does not exist at the moment, or cannot
+    /// be used, for the reason that the warnings name.
+    pub interface: Option<String>,
+    /// Its index; `null`: as above.
+    pub ifindex: Option<u32>,
+    /// Its MTU in bytes; `null`: as above.
+    pub mtu: Option<u32>,
+    /// How the TC program is attached there.
+    pub attached: Attachment,
+}
+
 /// How an XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +101,8 @@ pub struct PortStatus {
     pub id: String,
     /// The host's end of the NIC.
     pub interface: String,
+    /// The VLAN of its frames there; `null`: they have no tag. With one, all else is about the VLAN interface.
+    pub vlan: Option<Vlan>,
     /// Its index; `null`: it does not exist at the moment.
     pub ifindex: Option<u32>,
     /// How the port's program is attached.

@@ -9,8 +9,8 @@ use super::{
     columns::optional,
     render::table,
     status::{
-        Attachment, DeliveryPath, DropCount, LossSource, LossStatus, PortStatus, StatusView, SyncState,
-        SyncStatus, UplinkStatus, XdpView,
+        Attachment, DeliveryPath, DropCount, EipNetworkStatus, LossSource, LossStatus, PortStatus,
+        StatusView, SyncState, SyncStatus, UplinkStatus, XdpView,
     },
 };
 use crate::config::UplinkPath;
@@ -34,6 +34,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         started_at,
         adopted,
         uplink,
+        eip_networks,
         ports,
         drops,
         losses,
@@ -49,6 +50,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
     writeln!(text, "host {host}: vipd {version}, process {pid}, since {started_at}, {tables_from}")?;
     write_sync(text, sync)?;
     write_uplink(text, uplink)?;
+    write_vlans(text, eip_networks)?;
     for warning in warnings {
         writeln!(text, "warning: {warning}")?;
     }
@@ -119,6 +121,31 @@ fn write_uplink(text: &mut String, uplink: &UplinkStatus) -> fmt::Result {
     writeln!(text)
 }
 
+/// The networks on VLANs; the others are where the uplink is.
+fn write_vlans(text: &mut String, networks: &[EipNetworkStatus]) -> fmt::Result {
+    for EipNetworkStatus { id, vlan, interface, ifindex, mtu, attached } in networks {
+        let Some(vlan) = vlan else { continue };
+        write!(text, "EIP network {id}, VLAN {vlan}: ")?;
+        match (interface, ifindex, mtu) {
+            (Some(name), Some(ifindex), Some(mtu)) => write!(text, "{name}, ifindex {ifindex}, MTU {mtu}, ")?,
+            _ => write!(text, "NO INTERFACE at the moment, ")?,
+        }
+        match attached {
+            Attachment::None => writeln!(text, "TC NOT ATTACHED")?,
+            attached => writeln!(text, "TC by {}", word(*attached))?,
+        }
+    }
+    Ok(())
+}
+
+const fn word(attached: Attachment) -> &'static str {
+    match attached {
+        Attachment::Tcx => "tcx",
+        Attachment::Clsact => "clsact",
+        Attachment::None => "no",
+    }
+}
+
 fn write_drops(text: &mut String, drops: &[DropCount]) -> fmt::Result {
     let (mut happened, never): (Vec<_>, Vec<_>) = drops.iter().partition(|drop| drop.packets > 0);
     happened.sort_by_key(|drop| Reverse(drop.packets));
@@ -174,12 +201,8 @@ fn write_ports(text: &mut String, ports: &[PortStatus]) -> fmt::Result {
     }
     let headings = ["PORT", "INTERFACE", "IFINDEX", "ATTACHED", "PATH", "MTU", "BRIDGED", "WHY"];
     let row = |port: &PortStatus| {
-        let PortStatus { id, interface, ifindex, attached, path, why, bridged, mtu } = port;
-        let attached = match attached {
-            Attachment::Tcx => "tcx",
-            Attachment::Clsact => "clsact",
-            Attachment::None => "no",
-        };
+        let PortStatus { id, interface, vlan, ifindex, attached, path, why, bridged, mtu } = port;
+        let interface = vlan.map_or_else(|| interface.clone(), |vlan| format!("{interface} VLAN {vlan}"));
         let path = path.map(|path| match path {
             DeliveryPath::Xdp => "xdp",
             DeliveryPath::UplinkTc => "uplink-tc",
@@ -187,9 +210,9 @@ fn write_ports(text: &mut String, ports: &[PortStatus]) -> fmt::Result {
         });
         vec![
             id.clone(),
-            interface.clone(),
+            interface,
             optional(*ifindex),
-            attached.to_owned(),
+            word(*attached).to_owned(),
             optional(path),
             optional(*mtu),
             if *bridged { "yes" } else { "no" }.to_owned(),

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::state::yaml::{At, Refused};
+use crate::{
+    state::yaml::{At, Refused},
+    vlan::Tags,
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -37,7 +40,7 @@ pub(super) struct EipNetwork {
     pub(super) id: At<String>,
     pub(super) cidr: At<String>,
     pub(super) gateway: At<String>,
-    pub(super) vlan: Option<Refused>,
+    pub(super) vlan: Option<At<Tags>>,
 }
 
 #[derive(Debug, Deserialize)]

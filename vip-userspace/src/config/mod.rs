@@ -14,11 +14,14 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use self::document::Document;
-use crate::state::{
-    Problem, Problems,
-    error::Report,
-    words::{self, Complaint},
-    yaml::{self, At},
+use crate::{
+    state::{
+        Problem, Problems,
+        error::Report,
+        words::{self, Complaint},
+        yaml::{self, At},
+    },
+    vlan::Vlan,
 };
 
 mod document;
@@ -101,6 +104,8 @@ pub struct EipNetwork {
     pub cidr: Ipv4Network,
     /// Its router, inside `cidr`.
     pub gateway: Ipv4Addr,
+    /// The VLAN that it is on; none: frames have no tag.
+    pub vlan: Option<Vlan>,
 }
 
 /// How many entries the tables are made for. Tables cannot grow: another size needs new ones.
@@ -307,7 +312,8 @@ impl Judge {
     fn eip_networks(&mut self, list: Vec<At<document::EipNetwork>>) -> Vec<EipNetwork> {
         let mut networks: Vec<EipNetwork> = Vec::with_capacity(list.len());
         for At { value: document::EipNetwork { id, cidr, gateway, vlan }, .. } in list {
-            self.refuse("eip_networks[].vlan", "tag VLANs", vlan.as_ref());
+            let vlan =
+                vlan.and_then(|vlan| self.note("eip_networks[].vlan", vlan.line, Vlan::read(&vlan.value)));
             self.note("eip_networks[].id", id.line, words::judge_id(&id.value));
             let prefix = self.note("eip_networks[].cidr", cidr.line, words::read_cidr(&cidr.value));
             let router =
@@ -325,7 +331,7 @@ impl Judge {
                     self.report.add(cidr.line, "eip_networks[].cidr", what, "give each its own addresses");
                 }
             }
-            networks.push(EipNetwork { id: id.value, cidr: prefix, gateway: router });
+            networks.push(EipNetwork { id: id.value, cidr: prefix, gateway: router, vlan });
         }
         networks
     }

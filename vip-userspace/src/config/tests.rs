@@ -111,9 +111,32 @@ fn peers_are_refused_by_name() {
 }
 
 #[test]
-fn a_vlan_of_an_eip_network_is_refused_by_name() {
-    let line = "eip_networks: [{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1, vlan: 7 }]";
-    fourth_line_refused(line, "eip_networks[].vlan", "this build does not tag VLANs yet");
+fn an_eip_network_is_on_one_vlan_or_on_one_inside_another() {
+    for (written, vlan) in [("4094", Vlan::tag(4094)), ("[200, 7]", Vlan::stacked(200, 7)), ("null", None)] {
+        let line = format!(
+            "eip_networks: [{{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1, vlan: {written} }}]"
+        );
+        let config = read(&format!("{SMALL}{line}\n")).expect("good");
+        assert_eq!(config.eip_networks.first().map(|network| network.vlan), Some(vlan), "{written}");
+    }
+}
+
+#[test]
+fn what_is_no_vlan_is_refused_by_name() {
+    for (written, what) in [
+        ("0", "0 is not a VLAN"),
+        ("4095", "4095 is not a VLAN"),
+        ("[0, 7]", "[0, 7] is not a VLAN"),
+        ("[7]", "a list of 1 numbers is not a VLAN"),
+        ("[1, 2, 3]", "a list of 3 numbers is not a VLAN"),
+    ] {
+        let line = format!(
+            "eip_networks: [{{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1, vlan: {written} }}]"
+        );
+        fourth_line_refused(&line, "eip_networks[].vlan", what);
+    }
+    let line = "eip_networks: [{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1, vlan: blue }]";
+    fourth_line_refused(line, "document", "the number of a VLAN, or [outer, inner]");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! place inside the link: each packet meets either the old or the new one. Whatever step a process dies at, the kernel
 //! takes back what is not pinned yet, and the next start continues from there.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use aya::{
     programs::{
@@ -110,7 +110,7 @@ impl Dataplane {
             }
         };
         self.verify_xdp(&pin, ifindex, interface, mode)?;
-        self.detach_elsewhere(UPLINK, Some(ifindex))?;
+        self.detach_elsewhere(UPLINK, &[ifindex].into())?;
         Ok(attached)
     }
 
@@ -118,14 +118,17 @@ impl Dataplane {
     ///
     /// Attach the TC program before: it handles what XDP does no longer.
     pub fn detach_xdp(&mut self) -> Result<(), KernelError> {
-        self.detach_elsewhere(UPLINK, None)
+        self.detach_elsewhere(UPLINK, &BTreeSet::new())
     }
 
-    /// Attaches the uplink's TC program, or replaces the one of an earlier start, and removes it from other uplinks.
+    /// Attaches the uplink's TC program to the uplink or to a VLAN interface on it, or replaces the one of an earlier start.
     pub fn attach_uplink_tc(&mut self, ifindex: u32, interface: &str) -> Result<Attached, KernelError> {
-        let attached = self.attach_tc(UPLINK_TC, ifindex, interface)?;
-        self.detach_elsewhere(UPLINK_TC, Some(ifindex))?;
-        Ok(attached)
+        self.attach_tc(UPLINK_TC, ifindex, interface)
+    }
+
+    /// Detaches the uplink's TC program, of an earlier start too, from all interfaces but these (ifindex).
+    pub fn detach_uplink_tc_elsewhere(&mut self, keep: &BTreeSet<u32>) -> Result<(), KernelError> {
+        self.detach_elsewhere(UPLINK_TC, keep)
     }
 
     /// Attaches the port program to a port's interface, or replaces the one of an earlier start.
@@ -145,7 +148,7 @@ impl Dataplane {
         self.attached(PORT)
     }
 
-    /// Whether the program that [`Self::attach_uplink_tc`] attached in this start is still on the uplink.
+    /// Whether the program that [`Self::attach_uplink_tc`] attached in this start is still on an interface.
     pub fn uplink_tc_is_attached(&self, ifindex: u32) -> Result<bool, KernelError> {
         Ok(self.attached(UPLINK_TC)?.contains(&ifindex))
     }
@@ -284,15 +287,15 @@ impl Dataplane {
         Ok(Attached::New)
     }
 
-    /// Detaches a program from every interface but one, or from all.
-    fn detach_elsewhere(&self, program: &'static str, but: Option<u32>) -> Result<(), KernelError> {
+    /// Detaches a program from every interface but these.
+    fn detach_elsewhere(&self, program: &'static str, keep: &BTreeSet<u32>) -> Result<(), KernelError> {
         for other in clsact::attached(&self.pins, program)? {
-            if Some(other) != but {
+            if !keep.contains(&other) {
                 clsact::detach(&self.pins, program, other)?;
             }
         }
         for pin in self.pins.links()? {
-            if pin.program == program && Some(pin.ifindex) != but {
+            if pin.program == program && !keep.contains(&pin.ifindex) {
                 detach_link(&pin.path)?;
             }
         }

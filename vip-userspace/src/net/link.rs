@@ -3,7 +3,8 @@
 use std::fmt;
 
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 
 /// What kind of interface it is: the name under which the kernel's driver registered (`ip -d link` shows it).
@@ -61,6 +62,17 @@ pub struct Master {
     pub kind: LinkKind,
 }
 
+/// Which frames of another interface a VLAN interface has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VlanTag {
+    /// The other interface's ifindex.
+    pub on: u32,
+    /// The tag's type: a provider's (IEEE 802.1ad) instead of a customer's (IEEE 802.1Q).
+    pub provider: bool,
+    /// The VLAN's number.
+    pub id: u16,
+}
+
 /// How an XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpAttachmentMode {
@@ -104,6 +116,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// The bridge, bond or switch that it is a member of.
     pub master: Option<Master>,
+    /// Whose frames it has, if it is a VLAN interface on another one of this namespace.
+    pub vlan: Option<VlanTag>,
     /// The XDP program on it, so that somebody else's can be refused by name and our own mode be verified.
     pub xdp: Option<XdpAttachment>,
 }
@@ -114,6 +128,7 @@ impl Link {
     pub(super) fn from_message(message: &LinkMessage) -> Option<(Self, Option<u32>)> {
         let mut name = None;
         let mut master = None;
+        let (mut on, mut elsewhere, mut tag) = (None, false, None);
         let mut link = Self {
             ifindex: message.header.index,
             name: String::new(),
@@ -124,6 +139,7 @@ impl Link {
             carrier: message.header.flags.contains(LinkFlags::LowerUp),
             kind: LinkKind::Device,
             master: None,
+            vlan: None,
             xdp: None,
         };
         for attribute in &message.attributes {
@@ -133,10 +149,14 @@ impl Link {
                 LinkAttribute::Mtu(value) => link.mtu = *value,
                 LinkAttribute::Carrier(value) => link.carrier = *value != 0,
                 LinkAttribute::Controller(ifindex) => master = Some(*ifindex),
+                LinkAttribute::Link(ifindex) => on = Some(*ifindex),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
-                        if let LinkInfo::Kind(kind) = info {
-                            link.kind = kind.into();
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = kind.into(),
+                            LinkInfo::Data(InfoData::Vlan(data)) => tag = vlan_tag(data),
+                            _ => {}
                         }
                     }
                 }
@@ -145,8 +165,24 @@ impl Link {
             }
         }
         link.name = name?;
+        link.vlan =
+            on.filter(|_| !elsewhere).zip(tag).map(|(on, (provider, id))| VlanTag { on, provider, id });
         Some((link, master))
     }
+}
+
+/// Whether a VLAN interface's tag is a provider's, and its number.
+fn vlan_tag(data: &[InfoVlan]) -> Option<(bool, u16)> {
+    let mut provider = false;
+    let mut id = None;
+    for attribute in data {
+        match attribute {
+            InfoVlan::Id(value) => id = Some(*value),
+            InfoVlan::Protocol(protocol) => provider = *protocol == VlanProtocol::Ieee8021Ad,
+            _ => {}
+        }
+    }
+    id.map(|id| (provider, id))
 }
 
 fn xdp_attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::{
     NetError, Netlink,
-    link::{Link, LinkKind, Master},
+    link::{Link, LinkKind, Master, VlanTag},
     listener::Listener,
     pacer::Pacer,
 };
+use crate::vlan::Vlan;
 
 const LIST: &str = "list the interfaces";
 const FOLLOW: &str = "follow the interfaces";
@@ -66,6 +67,11 @@ impl Links {
         self.by_index.values()
     }
 
+    /// The VLAN interfaces, to be found by what they are on.
+    pub fn vlans(&self) -> VlanLinks<'_> {
+        VlanLinks { by_tag: self.iter().filter_map(|link| Some((link.vlan?, link))).collect() }
+    }
+
     /// What must have happened between this snapshot and a later one. Removals come first, so that a name which passed to
     /// a new interface is free before it is taken.
     fn events_until(&self, later: &Self) -> Vec<LinkEvent> {
@@ -79,6 +85,24 @@ impl Links {
             Some(before) => Some(LinkEvent::Changed { before: before.clone(), after: link.clone() }),
         });
         removed.chain(others).collect()
+    }
+}
+
+/// The VLAN interfaces of the namespace. On one interface the kernel lets no two of them have the same tag.
+#[derive(Debug, Clone)]
+pub struct VlanLinks<'l> {
+    by_tag: BTreeMap<VlanTag, &'l Link>,
+}
+
+impl<'l> VlanLinks<'l> {
+    /// The interface with the frames of a VLAN of the interface `on` (ifindex).
+    pub fn find(&self, on: u32, vlan: Vlan) -> Option<&'l Link> {
+        let at = |on, provider, id| self.by_tag.get(&VlanTag { on, provider, id }).copied();
+        let on = match vlan.outer() {
+            None => on,
+            Some(outer) => at(on, true, outer)?.ifindex,
+        };
+        at(on, false, vlan.inner())
     }
 }
 
@@ -168,7 +192,9 @@ impl LinkWatch {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::link::{InfoKind, LinkFlags, LinkInfo, LinkXdp, XdpAttached};
+    use netlink_packet_route::link::{
+        InfoData, InfoKind, InfoVlan, LinkFlags, LinkInfo, LinkXdp, VlanProtocol, XdpAttached,
+    };
 
     use super::*;
     use crate::net::{XdpAttachment, XdpAttachmentMode};
@@ -209,6 +235,39 @@ mod tests {
         let port = links.get(3).expect("the port is listed");
         assert_eq!(port.master, Some(Master { ifindex: 8, kind: LinkKind::OpenVSwitch }));
         assert_eq!(links.get(9).and_then(|bridge| bridge.master.clone()), None);
+    }
+
+    #[test]
+    fn vlan_interfaces_are_found_by_what_they_are_on() {
+        let vlan = |on, provider, id| {
+            let protocol = if provider { VlanProtocol::Ieee8021Ad } else { VlanProtocol::Ieee8021Q };
+            let data = InfoData::Vlan(vec![InfoVlan::Protocol(protocol), InfoVlan::Id(id)]);
+            let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)]);
+            [LinkAttribute::Link(on), info]
+        };
+        let mut foreign = vlan(2, false, 300).to_vec();
+        foreign.push(LinkAttribute::LinkNetNsId(0));
+        let links = links(&[
+            message(2, "eth0", &[]),
+            message(3, "eth0.100", &vlan(2, false, 100)),
+            message(4, "eth0.200", &vlan(2, true, 200)),
+            message(5, "eth0.200.7", &vlan(4, false, 7)),
+            // Its other end is ifindex 2 of another namespace.
+            message(6, "eth9.300", &foreign),
+            // The other end of a veth stands in the same attribute.
+            message(7, "veth0", &[kind(InfoKind::Veth), LinkAttribute::Link(2)]),
+        ]);
+        let vlans = links.vlans();
+        let find =
+            |on, vlan: Option<Vlan>| vlans.find(on, vlan.expect("a VLAN")).map(|link| link.name.as_str());
+        assert_eq!(find(2, Vlan::tag(100)), Some("eth0.100"));
+        assert_eq!(find(2, Vlan::stacked(200, 7)), Some("eth0.200.7"));
+        for missing in
+            [Vlan::tag(200), Vlan::tag(7), Vlan::tag(300), Vlan::stacked(100, 7), Vlan::stacked(200, 8)]
+        {
+            assert_eq!(find(2, missing), None, "{missing:?}");
+        }
+        assert_eq!(find(3, Vlan::tag(100)), None);
     }
 
     #[test]

@@ -22,7 +22,10 @@ use super::{
     contents::{AddressEntry, Contents, Place, Prefix},
     indexes::{Indexes, NoIndex, Pool},
 };
-use crate::state::{self, Eip, EipTarget, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip};
+use crate::{
+    state::{self, Eip, EipTarget, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip},
+    vlan::Vlan,
+};
 
 /// What the plan needs to know of a port's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +42,32 @@ pub struct Interface {
     pub mtu: u32,
 }
 
-/// The interfaces that exist, by name.
-pub type Interfaces = BTreeMap<String, Interface>;
+/// The ports' interfaces that exist, by what ports call them: name, and VLAN on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    by_vlan: BTreeMap<Option<Vlan>, BTreeMap<String, Interface>>,
+}
+
+impl Interfaces {
+    /// Adds the interface that has the frames of a VLAN of the named one; `None`: the named one itself.
+    pub fn insert(&mut self, name: String, vlan: Option<Vlan>, interface: Interface) {
+        self.by_vlan.entry(vlan).or_default().insert(name, interface);
+    }
+
+    /// The interface with the frames of a VLAN of the named one; `None`: the named one itself.
+    pub fn get(&self, name: &str, vlan: Option<Vlan>) -> Option<&Interface> {
+        self.by_vlan.get(&vlan)?.get(name)
+    }
+}
+
+impl FromIterator<(String, Interface)> for Interfaces {
+    /// Interfaces without VLANs.
+    fn from_iter<I: IntoIterator<Item = (String, Interface)>>(interfaces: I) -> Self {
+        let mut all = Self::default();
+        interfaces.into_iter().for_each(|(name, interface)| all.insert(name, None, interface));
+        all
+    }
+}
 
 /// Why an object is not in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -455,18 +482,22 @@ impl<'a> Compiler<'a> {
             EipTarget::Vip(_) => None,
         });
         let vrids = self.vrids();
+        let tagged = state.ports.iter().filter(|(_, port)| port.vlan.is_some());
+        let trunks: BTreeSet<&str> = tagged.map(|(port, _)| state.interface(port)).collect();
         let mut macs = Vec::with_capacity(state.ports.len());
         let mut entries = Vec::with_capacity(state.ports.len());
         for (port, index) in self.assigned.ports.iter() {
             let what = &state.ports[port];
             let (subnet, vni) = (&state.subnets[what.subnet], self.vni(what.subnet));
             let Some(subnet_index) = self.assigned.subnets.get(what.subnet) else { continue };
-            let interface = self.interfaces.get(state.interface(port));
+            let interface = self.interfaces.get(state.interface(port), what.vlan);
+            let is_trunk = what.vlan.is_none() && trunks.contains(state.interface(port));
             let flags = [
                 (!what.source_dest_check, PortFlags::BYPASS),
                 (interface.is_some_and(|interface| interface.bridged), PortFlags::BRIDGED),
                 (interface.is_some_and(|interface| interface.takes_xdp), PortFlags::TAKES_XDP),
                 (interface.is_some_and(|interface| interface.takes_xdp_frags), PortFlags::TAKES_XDP_FRAGS),
+                (is_trunk, PortFlags::TRUNK),
                 (subnet.router == Router::External, PortFlags::EXTERNAL_ROUTER),
             ]
             .into_iter()

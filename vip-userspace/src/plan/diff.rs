@@ -348,7 +348,7 @@ fn leaves_interface(old: &PortEntry, new: &PortEntry) -> bool {
 /// A port without the interface, and without the right to XDP frames, that it loses.
 fn released(old: &PortEntry, new: &PortEntry) -> PortEntry {
     if leaves_interface(old, new) {
-        PortEntry { ifindex: 0, flags: without_xdp(old.flags), ..*old }
+        PortEntry { ifindex: 0, mtu: 0, flags: without_xdp(old.flags), ..*old }
     } else if old.flags.has(PortFlags::TAKES_XDP) && !new.flags.has(PortFlags::TAKES_XDP) {
         PortEntry { flags: without_xdp(old.flags), ..*old }
     } else {

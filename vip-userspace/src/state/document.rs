@@ -12,6 +12,7 @@ use super::{
     plain::{Fields, NotPlain, Sections},
     yaml::{At, Refused},
 };
+use crate::vlan::Tags;
 
 /// A word as it is written. It borrows from the text if it stands there as it is.
 pub(super) type Word<'t> = At<Cow<'t, str>>;
@@ -169,7 +170,7 @@ pub(super) struct Port<'t> {
     pub(super) host: Word<'t>,
     pub(super) interface: Word<'t>,
     pub(super) source_dest_check: Option<bool>,
-    pub(super) vlan: Option<Refused>,
+    pub(super) vlan: Option<At<Tags>>,
     pub(super) name: Option<Cow<'t, str>>,
     pub(super) remark: Option<Cow<'t, str>>,
 }

@@ -11,6 +11,7 @@ use super::{
     names::Names,
     objects::{Objects, Ref},
 };
+use crate::vlan::Vlan;
 
 /// The name of an object, unique within its kind, where it has to outlive the state. Cheap to clone.
 pub type Id = Arc<str>;
@@ -116,6 +117,8 @@ pub struct Port {
     pub address: Ipv4Addr,
     /// Its MAC, unique in the VPC.
     pub mac: MacAddr,
+    /// The VLAN of its frames on its interface, unique there; none: they have no tag.
+    pub vlan: Option<Vlan>,
     /// False: the port may send from and receive any address (bypass).
     pub source_dest_check: bool,
 }
@@ -216,7 +219,7 @@ pub struct State {
 }
 
 impl State {
-    /// The host's end of a port's NIC, a tap or veth; unique on the host. Need not exist yet.
+    /// The host's end of a port's NIC, a tap or veth; with the port's VLAN unique on the host. Need not exist yet.
     pub fn interface(&self, port: Ref<Port>) -> &str {
         self.interfaces.get(port.index())
     }

@@ -18,6 +18,7 @@ use super::{
     words::{self, Complaint},
     yaml::At,
 };
+use crate::vlan::Vlan;
 
 /// The object that a problem is about.
 #[derive(Clone, Copy)]
@@ -98,6 +99,7 @@ drafted! {
         host: Ref::default(),
         address: NOWHERE,
         mac: MacAddr::new([0; 6]),
+        vlan: None,
         source_dest_check: true,
     };
     Group, groups, Self::default();
@@ -163,10 +165,11 @@ impl Drafts {
             .map_or((0, [0; 6]), |port| (self.vpc_of(port.subnet), port.mac.octets()))
     }
 
-    /// The host and the interface of a port.
-    fn interface(&self, number: u32) -> (u32, &str) {
-        let host = self.ports.get(Ref::at(number)).map_or(0, |port| port.host.index());
-        (host, self.interfaces.get(number))
+    /// The host, the interface and the VLAN of a port.
+    fn interface(&self, number: u32) -> (u32, &str, Option<Vlan>) {
+        let port = self.ports.get(Ref::at(number));
+        let (host, vlan) = port.map_or((0, None), |port| (port.host.index(), port.vlan));
+        (host, self.interfaces.get(number), vlan)
     }
 }
 
@@ -361,10 +364,15 @@ impl<'h> Resolver<'h> {
     }
 
     fn port(&mut self, subject: Subject<'_>, port: Ref<Port>, raw: &document::Port<'_>) -> bool {
-        if let Some(vlan) = &raw.vlan {
-            let what = "vlan: this build does not tag VLANs yet";
-            self.report.add(vlan.line, subject, what, "remove the field");
-        }
+        let vlan =
+            raw.vlan.as_ref().map(|vlan| Vlan::read(&vlan.value).map_err(|complaint| (vlan.line, complaint)));
+        let vlan = match vlan.transpose() {
+            Ok(vlan) => Some(vlan),
+            Err((line, complaint)) => {
+                self.complain(line, subject, "vlan", complaint);
+                None
+            }
+        };
         let subnet = self.subnet_of(subject, &raw.subnet);
         let address = self.address(subject, "address", &raw.address);
         let mac = self.mac(subject, &raw.mac);
@@ -380,13 +388,14 @@ impl<'h> Resolver<'h> {
             host: host.unwrap_or(blank.host),
             address: address.unwrap_or(blank.address),
             mac: mac.unwrap_or(blank.mac),
+            vlan: vlan.flatten(),
             source_dest_check: raw.source_dest_check.unwrap_or(true),
         };
         self.drafts.ports.set(port, known);
-        if let Some(host) = host {
-            self.attach(subject, (port, host), raw.host.line, &raw.interface);
+        if let (Some(host), Some(vlan)) = (host, vlan) {
+            self.attach(subject, (port, host), raw.host.line, (&raw.interface, vlan));
         }
-        let (Some(subnet), Some(mac), Some(_)) = (subnet, mac, host) else { return false };
+        let (Some(subnet), Some(mac), Some(_), Some(_)) = (subnet, mac, host, vlan) else { return false };
         let drafts = &self.drafts;
         let of = |number| drafts.mac(number);
         if let Some(other) = self.macs.put(&of(port.index()), port.index(), of) {
@@ -405,7 +414,7 @@ impl<'h> Resolver<'h> {
         subject: Subject<'_>,
         (port, host): (Ref<Port>, Ref<Host>),
         host_line: u32,
-        interface: &Word<'_>,
+        (interface, vlan): (&Word<'_>, Option<Vlan>),
     ) {
         let drafts = &self.drafts;
         let host = drafts.hosts.id(host);
@@ -416,9 +425,18 @@ impl<'h> Resolver<'h> {
         let of = |number| drafts.interface(number);
         if let Some(other) = self.interfaces.put(&of(port.index()), port.index(), of) {
             let other = drafts.ports.id(Ref::at(other));
-            let what =
-                format!("interface: `{}` of host {host} is that of port {other} already", interface.value);
-            self.report.add(interface.line, subject, what, "give each port of a host its own interface");
+            let name = &interface.value;
+            let (what, advice) = match vlan {
+                None => (
+                    format!("interface: `{name}` of host {host} is that of port {other} already"),
+                    "give each port of a host its own interface",
+                ),
+                Some(vlan) => (
+                    format!("vlan: {vlan} on `{name}` of host {host} is that of port {other} already"),
+                    "give each port on an interface its own VLAN",
+                ),
+            };
+            self.report.add(interface.line, subject, what, advice);
         }
     }
 

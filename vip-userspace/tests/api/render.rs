@@ -10,10 +10,14 @@ use vip_userspace::{
     api::{
         model::VipView,
         render::{self, Format, Tabular},
-        status::{Attachment, DeliveryPath, LossSource, StatusView, SyncState, UplinkStatus, XdpView},
+        status::{
+            Attachment, DeliveryPath, EipNetworkStatus, LossSource, StatusView, SyncState, UplinkStatus,
+            XdpView,
+        },
         summary,
     },
     config::UplinkPath,
+    vlan::Vlan,
 };
 
 /// The leaves of a JSON value by their names with dots, as CSV names them; lists and their bindings as CSV writes them.
@@ -187,6 +191,31 @@ fn the_status_tells_the_uplinks_path_and_misses_xdp_only_where_it_should_be() {
     assert!(line.contains("XDP NOT ATTACHED") && line.ends_with("path xdp"), "{line}");
     let line = shown(UplinkPath::Tc, None);
     assert!(line.contains("no XDP") && line.ends_with("path tc"), "{line}");
+}
+
+#[test]
+fn the_status_tells_which_interface_an_eip_network_on_a_vlan_has() {
+    let shown = |vlan, interface: Option<&str>| {
+        let network = EipNetworkStatus {
+            id: "isp".into(),
+            vlan,
+            interface: interface.map(Into::into),
+            ifindex: interface.map(|_| 7),
+            mtu: interface.map(|_| 1500),
+            attached: if interface.is_some() { Attachment::Tcx } else { Attachment::None },
+        };
+        let text = summary(&StatusView { eip_networks: vec![network], ..status() });
+        text.lines().filter(|line| line.starts_with("EIP network ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        shown(Vlan::stacked(200, 7), Some("eth0.200.7")),
+        "EIP network isp, VLAN [200, 7]: eth0.200.7, ifindex 7, MTU 1500, TC by tcx"
+    );
+    assert_eq!(
+        shown(Vlan::tag(100), None),
+        "EIP network isp, VLAN 100: NO INTERFACE at the moment, TC NOT ATTACHED"
+    );
+    assert_eq!(shown(None, Some("eth0")), "", "it is where the uplink is");
 }
 
 #[test]

@@ -357,6 +357,8 @@ fn another_uplink_frees_the_former() {
     let mut dataplane = lab.start();
     assert_eq!(dataplane.attach_uplink(new, "eth1", XdpMode::Native).unwrap(), Attached::New);
     assert_eq!(dataplane.attach_uplink_tc(new, "eth1").unwrap(), Attached::New);
+    assert!(lab.links().contains(&tc_pin("uplink_tc", old)), "it may be on several interfaces");
+    dataplane.detach_uplink_tc_elsewhere(&[new].into()).unwrap();
     assert_eq!(lab.links(), sorted([format!("uplink_{new}"), tc_pin("uplink_tc", new)]));
     assert!(!lab.ip("link show eth0").contains("xdp"));
 }

@@ -150,9 +150,18 @@ fn bandwidth_is_refused_by_name() {
 }
 
 #[test]
-fn a_vlan_on_a_port_is_refused_by_name() {
-    let text = changed("interface: tap2", "interface: tap2, vlan: 7");
-    refused(&text, "vlan", "port real", "vlan: this build does not tag VLANs yet");
+fn what_is_no_vlan_is_refused_on_a_port() {
+    for (written, what) in [
+        ("0", "vlan: 0 is not a VLAN"),
+        ("4095", "vlan: 4095 is not a VLAN"),
+        ("[7, 4095]", "vlan: [7, 4095] is not a VLAN"),
+        ("[7]", "vlan: a list of 1 numbers is not a VLAN"),
+    ] {
+        let text = changed("interface: tap2", &format!("interface: tap2, vlan: {written}"));
+        refused(&text, "vlan", "port real", what);
+    }
+    let text = changed("interface: tap2", "interface: tap2, vlan: blue");
+    refused(&text, "vlan", "document", "the number of a VLAN, or [outer, inner]");
 }
 
 #[test]

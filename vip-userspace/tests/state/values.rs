@@ -59,6 +59,26 @@ fn one_mac_twice_in_a_vpc_is_refused_even_across_subnets() {
 }
 
 #[test]
+fn ports_may_share_an_interface_on_different_vlans() {
+    for (first, other) in
+        [("", ", vlan: 7"), (", vlan: 7", ""), (", vlan: 8", ", vlan: 7"), (", vlan: [8, 7]", ", vlan: 7")]
+    {
+        let text = changed("interface: tap1", &format!("interface: tap1{first}"));
+        let text = text.replace("interface: tap3", &format!("interface: tap1{other}"));
+        let state = parse(&text, "state.yaml", Some("hv1")).expect("a good state");
+        let vlan = |id: &str| state.ports.named(id).and_then(|port| port.vlan).map(|vlan| vlan.to_string());
+        let written = |text: &str| text.strip_prefix(", vlan: ").map(str::to_owned);
+        assert_eq!([vlan("nginx-slave"), vlan("router")], [written(first), written(other)]);
+    }
+    for (vlan, shown) in [("7", "7"), ("[8, 7]", "[8, 7]")] {
+        let text = changed("interface: tap1", &format!("interface: tap1, vlan: {vlan}"));
+        let text = text.replace("interface: tap3", &format!("interface: tap1, vlan: {vlan}"));
+        let what = format!("vlan: {shown} on `tap1` of host hv1 is that of port nginx-slave already");
+        refused(&text, "id: router,", "port router", &what);
+    }
+}
+
+#[test]
 fn one_interface_twice_on_a_host_is_refused() {
     let text = changed("interface: tap3", "interface: tap0");
     refused(&text, "id: router,", "port router", "`tap0` of host hv1 is that of port nginx-master");

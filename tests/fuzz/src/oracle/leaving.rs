@@ -84,7 +84,7 @@ fn to_neighbour(
             (ifindex == uplink && known, false)
         }
         Verdict::ComeBack { ifindex } => (ifindex == uplink && to == Some(uplink_mac), true),
-        Verdict::Resolve { next_hop } => {
+        Verdict::Resolve { next_hop, .. } => {
             let next_hop = Ipv4Addr::from(next_hop);
             (!next_hop.is_unspecified() && facts.reached(0, next_hop).is_none(), false)
         }

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use super::cursor::{Cursor, NotPlain, Plain};
-use crate::state::{
-    document::{Eip, Group, Host, Peering, Port, Subnet, Vip, Vpc, Word},
-    yaml::At,
+use crate::{
+    state::{
+        document::{Eip, Group, Host, Peering, Port, Subnet, Vip, Vpc, Word},
+        yaml::At,
+    },
+    vlan::Tags,
 };
 
 /// Where the keys of an object of block style stand: columns before them.
@@ -100,6 +103,23 @@ impl<'t> Value<'_, 't> {
         if !self.is_null() {
             *field = Some(self.list(Cursor::number)?);
         }
+        Ok(())
+    }
+
+    /// A number, or a list of them on the key's line.
+    fn tags_if_any(&mut self, field: &mut Option<At<Tags>>) -> Plain<()> {
+        if self.is_null() {
+            return Ok(());
+        }
+        let (flow, line) = (self.flow(), self.cursor.line());
+        if self.cursor.peek() != Some(b'[') {
+            let At { value, line } = self.cursor.number(flow)?;
+            *field = Some(At { value: Tags::One(value), line });
+            return Ok(());
+        }
+        let numbers = self.list(Cursor::number)?;
+        let numbers = numbers.into_iter().map(|number| number.value).collect();
+        *field = Some(At { value: Tags::List(numbers), line });
         Ok(())
     }
 
@@ -256,6 +276,7 @@ impl<'t> Fields<'t> for Port<'t> {
             "mac" => value.word(&mut self.mac),
             "host" => value.word(&mut self.host),
             "interface" => value.word(&mut self.interface),
+            "vlan" => value.tags_if_any(&mut self.vlan),
             "source_dest_check" => value.boolean(&mut self.source_dest_check),
             "name" => value.label(&mut self.name),
             "remark" => value.label(&mut self.remark),

@@ -29,8 +29,9 @@ ports:
       mac: 02:00:00:00:07:01
       host: hv1
       interface: tap0
+      vlan: [200, 7]
       source_dest_check: false
-  - { id: b, subnet: web, address: 192.168.7.2, mac: \"02:00:00:00:07:02\", host: hv1, interface: tap1 }
+  - { id: b, subnet: web, address: 192.168.7.2, mac: \"02:00:00:00:07:02\", host: hv1, interface: tap1, vlan: 4095 }
 vips:
 - id: v
   subnet: web
