@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 use vip_lab::{
     Announcement, EipReach, Guest, Lab, Netns, UNDERLAY_OUTSIDE,
     scene::{EIP, FIXED_EIP, Scene, Setting, VIP, VIP_ID},
@@ -79,20 +80,22 @@ impl Far {
 
     /// Lets the router before the link tell nobody of packets that do not fit.
     pub(crate) fn silence(&self) -> Result<()> {
-        let rules = "add table ip silent; add counter ip silent untold; \
+        let rules = "add table ip silent; \
                      add chain ip silent output { type filter hook output priority 0; }; \
-                     add rule ip silent output icmp type destination-unreachable counter name untold drop";
+                     add rule ip silent output icmp type destination-unreachable counter drop";
         self.router.check(&["nft", rules])?;
         Ok(())
     }
 
     /// How often it would have told.
     pub(crate) fn untold(&self) -> Result<u64> {
-        let shown = self.router.check(&["nft", "--json", "list", "counter", "ip", "silent", "untold"])?;
-        let shown: serde_json::Value = serde_json::from_str(&shown).context("nft printed no JSON")?;
-        let counters = shown.get("nftables").and_then(serde_json::Value::as_array);
-        let packets =
-            counters.and_then(|all| all.iter().find_map(|one| one.pointer("/counter/packets")?.as_u64()));
+        let shown = self.router.check(&["nft", "--json", "list", "chain", "ip", "silent", "output"])?;
+        let shown: Value = serde_json::from_str(&shown).context("nft printed no JSON")?;
+        let list =
+            |value: &Value, at| value.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut expressions =
+            list(&shown, "/nftables").into_iter().flat_map(|object| list(&object, "/rule/expr"));
+        let packets = expressions.find_map(|expression| expression.pointer("/counter/packets")?.as_u64());
         packets.with_context(|| format!("no counter in {shown}"))
     }
 }
