@@ -38,6 +38,18 @@ struct SkBuffHead {
     ifindex: u32,
 }
 
+/// `struct xdp_md` of linux/bpf.h.
+#[derive(Default, zerocopy::IntoBytes, zerocopy::Immutable)]
+#[repr(C)]
+struct XdpContext {
+    /// Where the packet begins behind its metadata: there is none.
+    data: u32,
+    /// Bytes of the packet in its first buffer (kernel 6.18).
+    data_end: u32,
+    /// data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    rest: [u32; 4],
+}
+
 /// Which program to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerProgram {
@@ -150,10 +162,33 @@ impl Runner {
             }
         };
         let result = result.map_err(programs::failed("run", name))?;
+        self.ran(result, out)
+    }
+
+    fn ran(&self, result: TestRunResult, mut out: Vec<u8>) -> Result<Run, KernelError> {
         out.truncate(usize::try_from(result.data_size_out).unwrap_or(usize::MAX));
         // The run took place on one CPU; the others' words are 0.
         let word = self.verdicts.values(0)?.into_iter().find(|word| *word != 0).unwrap_or(0);
         Ok(Run { code: result.return_value, packet: out, verdict: Verdict::from_word(word) })
+    }
+
+    /// Runs a packet through XDP once, as a driver has it that puts its first `near` bytes (14 at least, and fewer than all) into a buffer
+    /// of their own. `None`: the kernel cannot make such a packet (before 6.18).
+    pub fn run_in_buffers(&mut self, packet: &[u8], near: u32) -> Result<Option<Run>, KernelError> {
+        self.verdicts.clear(0)?;
+        let mut out = vec![0; packet.len() + GROWTH];
+        let context = XdpContext { data_end: near, ..XdpContext::default() };
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(context.as_bytes());
+        let result = match programs::xdp(&mut self.ebpf)?.test_run(options) {
+            Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
+                return Ok(None);
+            }
+            result => result.map_err(programs::failed("run", UPLINK))?,
+        };
+        self.ran(result, out).map(Some)
     }
 
     /// The events that the programs told since the last call.
