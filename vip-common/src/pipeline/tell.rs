@@ -66,18 +66,17 @@ pub(super) fn tell_outside<P: Packet, T: Tables>(
     let Some(config) = tables.config() else { return refusal.untold() };
     let near = packet.near();
     let Some(frame) = packet.header::<Frame>(0) else { return refusal.untold() };
+    // What a guest sends to an EIP comes from the uplink's own MAC, and from its own EIP.
+    let is_guests = frame.ethernet.source == config.uplink_mac;
     if stage == Stage::Xdp
-        && (near < Ethernet::LEN + frame.ip.total_length() || !config.flags.has(ConfigFlags::UPLINK_RETURNS))
+        && (is_guests
+            || near < Ethernet::LEN + frame.ip.total_length()
+            || !config.flags.has(ConfigFlags::UPLINK_RETURNS))
     {
         return Decision::LEAVE_TO_TC;
     }
     let eip = frame.ip.destination.get();
-    // What a guest sends to an EIP comes from the uplink's own MAC, and from its own EIP.
-    let back = if stage == Stage::Tc && frame.ethernet.source == config.uplink_mac {
-        interface_of_eip(tables, config, frame.ip.source.get())
-    } else {
-        0
-    };
+    let back = if is_guests { interface_of_eip(tables, config, frame.ip.source.get()) } else { 0 };
     if back == EipNetwork::MISSING {
         return refusal.untold();
     }
