@@ -62,7 +62,7 @@ pub(super) fn leaves<P: Packet, T: Tables>(packet: &mut P, tables: &T, decision:
 }
 
 /// Interface whose neighbours are the next hops of a network.
-#[inline(always)]
+#[inline(never)]
 pub fn neighbours_interface<T: Tables>(tables: &T, network: u16) -> u32 {
     match tables.network(network).map(|network| network.ifindex) {
         Some(ifindex) if ifindex != 0 => ifindex,
