@@ -59,23 +59,23 @@ pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) ->
 #[inline(always)]
 pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let mut decision = guest::decide(packet, tables);
-    if decision.is_out() {
-        decision = leaves(packet, tables, decision);
-    }
-    if decision.is_refusal() {
-        decision = tell::tell_guest(packet, tables, decision);
+    if decision.is_out() || decision.is_refusal() {
+        decision = last_steps(packet, tables, decision);
     }
     conclude(decision, tables)
 }
 
-/// The last steps of a packet that leaves as an EIP, at the surface and out of line: the stack of Linux 6.1 is used up by the way down
-/// to where packets leave.
+/// The last steps of a packet that leaves as an EIP, or whose sender is to be told why it does not, at the surface and out of line: the
+/// stack of Linux 6.1 is used up by the way down to where packets leave.
 #[inline(never)]
-fn leaves<P: Packet, T: Tables>(
+fn last_steps<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     decision: verdict::Decision,
 ) -> verdict::Decision {
+    if decision.is_refusal() {
+        return tell::tell_guest(packet, tables, decision);
+    }
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
     let vlans = tables.config().is_some_and(|config| config.flags.has(ConfigFlags::VLANS));
     if packet.header::<packet::Frame>(0).is_some_and(|frame| frame.ip.protocol() == Protocol::ICMP)

@@ -84,7 +84,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
 }
 
 /// A packet to a router that is not ours: only what needs translation is.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn past_external_router<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
