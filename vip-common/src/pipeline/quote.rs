@@ -2,6 +2,8 @@
 //! (RFC 792). A translated error has a translated quote, or its receiver could not tell what failed, and a private address
 //! would leave (RFC 5508 §4.2, RFC 3022 §4.3).
 
+use core::hint::black_box;
+
 use super::{
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::transport_checksum,
@@ -211,10 +213,11 @@ fn quotes_error<P: Packet>(packet: &mut P, transport: usize, end: usize) -> bool
 const OFFSETS: usize = 0x3fff;
 
 /// An offset of a byte of an error. The verifier sees that it is one: of sums and differences it may think that they lie
-/// before the packet.
+/// before the packet, and that of Linux 6.1 forgets what it knew of a number on the stack. Hidden from the compiler, which knows
+/// better and would leave the mask out.
 #[inline(always)]
-const fn within(offset: usize) -> usize {
-    offset & OFFSETS
+fn within(offset: usize) -> usize {
+    black_box(offset) & OFFSETS
 }
 
 /// Adds parts of these lengths, each if so much is left.
