@@ -28,6 +28,7 @@ pub fn check(input: &Input) -> Result<(), Violation> {
 fn both_stages(wire: &Wire, interface: u32, tagged: bool, frame: &[u8]) -> Result<(), Violation> {
     let alone = judged(wire, Hook::Uplink(Stage::Tc), interface, tagged, frame)?;
     answered(wire, &alone)?;
+    told(wire, &alone)?;
     wire.restore();
     let first = judged(wire, Hook::Uplink(Stage::Xdp), interface, tagged, frame)?;
     let second = match first.verdict {
@@ -37,11 +38,15 @@ fn both_stages(wire: &Wire, interface: u32, tagged: bool, frame: &[u8]) -> Resul
     stages::check(wire.tables(), &alone, &first, second.as_ref())
 }
 
-/// A frame of a guest: what leaves is answered, and what comes back comes in again.
+/// A frame of a guest: what leaves is answered, and what comes back comes in again, as does the error about it.
 fn by_port(wire: &Wire, interface: u32, tagged: bool, frame: &[u8]) -> Result<(), Violation> {
     let out = judged(wire, Hook::Port, interface, tagged, frame)?;
     let Verdict::ComeBack { ifindex } = out.verdict else { return answered(wire, &out) };
-    let back = judged(wire, Hook::Uplink(Stage::Tc), ifindex, false, &out.after)?;
+    let mut back = judged(wire, Hook::Uplink(Stage::Tc), ifindex, false, &out.after)?;
+    if let Some(error) = told(wire, &back)? {
+        oracle::told::reaches_sender(wire.tables(), &out, &error)?;
+        back = error;
+    }
     wire.restore();
     let whole = engine::port(wire.tables(), interface, tagged, frame);
     oracle::same_end(&back, &whole)
@@ -51,6 +56,16 @@ fn judged(wire: &Wire, hook: Hook, interface: u32, tagged: bool, frame: &[u8]) -
     let step = wire.run(hook, interface, tagged, frame);
     oracle::judge(wire.tables(), &step)?;
     Ok(step)
+}
+
+/// Lets an error for a guest that sent to an EIP come in.
+fn told(wire: &Wire, step: &Step) -> Result<Option<Step>, Violation> {
+    match step.verdict {
+        Verdict::Tell { ifindex: uplink @ 1.., .. } => {
+            judged(wire, Hook::Uplink(Stage::Tc), uplink, false, &step.after).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Lets whoever received a translated packet answer it.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use vip_common::{
     engine::MemoryTables,
+    pipeline::Verdict,
     tables::{Grant, GrantKey, OwnerWord, PortEntry, PortFlags},
     wire,
 };
@@ -51,6 +52,26 @@ impl<'t> Facts<'t> {
     pub fn port_of(self, interface: u32) -> Option<(u32, &'t PortEntry)> {
         let found = self.0.ports.iter().find(|(_, port)| port.ifindex == interface);
         found.map(|(index, port)| (*index, port))
+    }
+
+    /// Index of the port to which a verdict delivers, and the interface by which, of a packet that is whole or cut.
+    pub fn receiver(self, verdict: Verdict) -> Option<(u32, u32)> {
+        match verdict {
+            Verdict::Deliver { port, ifindex } => Some((port, ifindex)),
+            Verdict::DeliverFragments { ifindex, .. } => {
+                self.port_of(ifindex).map(|(index, _)| (index, ifindex))
+            }
+            _ => None,
+        }
+    }
+
+    /// The port that receives what is for who has an address.
+    pub fn port_for(self, holder: Holder) -> Option<(u32, &'t PortEntry)> {
+        let index = match holder {
+            Holder::Vip(slot) => self.owner(slot).port(),
+            Holder::Port(index) => index,
+        };
+        self.port(index).map(|port| (index, port))
     }
 
     /// Who has an address of a VPC.

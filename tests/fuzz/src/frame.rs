@@ -104,6 +104,8 @@ pub struct Ipv4 {
     pub fragment: usize,
     /// Whether more fragments follow.
     pub more: bool,
+    /// Whether nobody may cut it (DF).
+    pub whole: bool,
 }
 
 impl Ipv4 {
@@ -131,7 +133,19 @@ impl Ipv4 {
             ttl: byte(bytes, start + 8)?,
             fragment: usize::from(flags & 0x1fff) * 8,
             more: flags & 0x2000 != 0,
+            whole: flags & 0x4000 != 0,
         })
+    }
+
+    /// Its length in bytes, header and payload, or what is here of it.
+    pub const fn length(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether its source is an address that hosts have (RFC 1812 section 5.3.7): of one host, and not of its own only.
+    pub fn is_from_host(&self) -> bool {
+        let [first, ..] = self.source.octets();
+        !matches!(first, 0 | 127 | 224..)
     }
 
     /// Offset of the checksum of its payload that covers the addresses, if the payload has one and begins with it.

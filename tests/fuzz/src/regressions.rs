@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Input, check};
 
 /// Every finding: its file's name, and what was wrong.
-pub const ALL: [(&str, &str); 2] = [
+pub const ALL: [(&str, &str); 4] = [
     (
         "quote-from-a-private-address",
         "An ICMP error left that was about another guest's packet, and the quote told that guest's address.",
@@ -19,6 +19,14 @@ pub const ALL: [(&str, &str); 2] = [
     (
         "quote-to-no-address",
         "An ICMP error about a packet to 0.0.0.0 was taken for no error and left with its quote as it was.",
+    ),
+    (
+        "told-from-the-uplinks-mac",
+        "XDP told a sender with the uplink's own MAC out of the uplink: it is a guest's, and TC tells it into the uplink.",
+    ),
+    (
+        "cut-behind-the-last-offset",
+        "A fragment that reached farther than a packet can was cut, and what lay behind the last offset left as a first fragment.",
     ),
 ];
 

@@ -5,16 +5,43 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context as _, Result};
 use vip_lab::fixtures;
 
-use crate::{Input, Target, mutate};
+use crate::{Input, Target, Variation, mutate};
 
-/// The fixtures' frames where they come from, each once, in the world without a variation, and some that no fixture has.
+/// The fixtures' frames where they come from, each once, in the world without a variation, and some that no
+/// fixture has.
 pub fn all() -> Vec<Input> {
     let mut seen = BTreeSet::new();
     let fixtures = fixtures::all();
     let frames = fixtures.iter().map(|fixture| Input::of_fixture(fixture.program, &fixture.frame));
     let mut seeds: Vec<_> = frames.filter(|input| seen.insert(input.write())).collect();
     seeds.extend(too_long_an_error(&seeds));
+    let too_long: Vec<_> = seeds.iter().flat_map(too_long).collect();
+    seeds.extend(too_long);
     seeds
+}
+
+/// A packet that is longer than interfaces take, if it is: as it is, and with the other DF.
+fn too_long(seed: &Input) -> Vec<Input> {
+    const DF: u8 = 0x40;
+    let place = crate::frame::ETHERNET + 6;
+    let length = crate::frame::Ipv4::of(&seed.frame).map_or(0, |ip| ip.length());
+    let Some(flags) = crate::frame::byte(&seed.frame, place).filter(|_| length > 576) else {
+        return Vec::new();
+    };
+    [
+        (Variation::NARROW, flags),
+        (Variation::LEAST, flags),
+        (Variation::NARROW, flags ^ DF),
+        (Variation::LEAST, flags ^ DF),
+    ]
+    .into_iter()
+    .map(|(variation, flags)| {
+        let mut input = Input { variation, ..seed.clone() };
+        crate::frame::put(&mut input.frame, place, &[flags]);
+        mutate::repair(&mut input.frame);
+        input
+    })
+    .collect()
 }
 
 /// An ICMP error longer than what is translated: random changes hardly make one.

@@ -26,6 +26,8 @@ pub struct Step {
     pub verdict: Verdict,
     /// The frame afterwards.
     pub after: Vec<u8>,
+    /// The frames that leave in its place, if it is cut.
+    pub fragments: Vec<Vec<u8>>,
     /// Interfaces that a copy went to.
     pub receivers: Vec<u32>,
     /// What claims change of the VIPs, before.
@@ -78,9 +80,21 @@ impl Wire {
         let mut packet = FramePacket::new(frame);
         packet.set_ingress(interface);
         packet.set_tagged(tagged);
-        let Outcome { verdict, frame: after, receivers } = engine::run(&self.tables, hook, packet);
-        let frame = frame.to_vec();
-        Step { hook, interface, tagged, frame, verdict, after, receivers, owners, left: self.left() }
+        let outcome = engine::run(&self.tables, hook, packet);
+        let (frame, fragments) = (frame.to_vec(), outcome.fragments());
+        let Outcome { verdict, frame: after, receivers } = outcome;
+        Step {
+            hook,
+            interface,
+            tagged,
+            frame,
+            verdict,
+            after,
+            fragments,
+            receivers,
+            owners,
+            left: self.left(),
+        }
     }
 
     /// Lets the world be as it began.

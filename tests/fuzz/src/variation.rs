@@ -20,7 +20,7 @@ const NOW: u64 = 1_000_000_000_000;
 type Change = (&'static str, fn(&mut World));
 
 /// All differences, by bit. Files of the corpus and of the regressions name them by number: new ones come last.
-const CHANGES: [Change; 18] = [
+const CHANGES: [Change; 19] = [
     ("the backup owns the web VIP", |world| world.own(WEB_VIP, BACKUP)),
     ("nobody owns the web VIP", |world| world.disown(WEB_VIP)),
     ("the master owns the web VIP by VRID 66", |world| {
@@ -83,6 +83,12 @@ const CHANGES: [Change; 18] = [
         world.tables.routes.clear();
         world.add_route(ELSEWHERE, 32, RouteKind::OnLink);
     }),
+    ("the guests' interfaces take no more than every host does", |world| {
+        for port in world.tables.ports.values_mut() {
+            // RFC 791 section 3.1.
+            port.mtu = 576;
+        }
+    }),
 ];
 
 fn set_flag(world: &mut World, flag: ConfigFlags, on: bool) {
@@ -101,6 +107,12 @@ pub struct Variation(u32);
 impl Variation {
     /// Differences that there are.
     pub const COUNT: usize = CHANGES.len();
+
+    /// The way out, and the guests' interfaces, are narrow.
+    pub const NARROW: Self = Self(1 << 16);
+
+    /// The guests' interfaces take no more than every host does.
+    pub const LEAST: Self = Self(1 << 18);
 
     /// The set with these bits; those that mean nothing stay away.
     pub const fn of_bits(bits: u32) -> Self {

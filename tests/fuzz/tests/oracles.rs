@@ -9,9 +9,10 @@ use vip_common::{
     tables::OwnerWord,
 };
 use vip_fuzz::{
-    Input, Oracle, Step, Target, Violation, Wire,
+    Input, Oracle, Step, Target, Variation, Violation, Wire,
     frame::{DCCP, ICMP, Ipv4, TCP, put},
-    oracle::{judge, stages, way_back},
+    mutate,
+    oracle::{self, judge, stages, way_back},
     seeds,
 };
 
@@ -23,10 +24,15 @@ fn run(input: &Input, wire: &Wire, hook: Hook) -> Step {
 
 /// The first step of a seed's that is wanted, and its world.
 fn first(target: Target, wanted: impl Fn(&Step) -> bool) -> (Wire, Step) {
+    first_in(Variation::default(), target, wanted)
+}
+
+/// The same in a world with this variation.
+fn first_in(variation: Variation, target: Target, wanted: impl Fn(&Step) -> bool) -> (Wire, Step) {
     let hook = if target == Target::Uplink { TC } else { Hook::Port };
     seeds::all()
         .iter()
-        .filter(|input| target.takes(input))
+        .filter(|input| target.takes(input) && input.variation == variation)
         .find_map(|input| {
             let wire = Wire::new(input.variation);
             let step = run(input, &wire, hook);
@@ -55,6 +61,29 @@ fn error() -> (Wire, Step) {
             && quote
                 .is_some_and(|quote| quote.protocol == TCP && quote.transport_checksum(&step.frame).is_some())
     })
+}
+
+/// What is refused for this reason, and told, in a world with this variation.
+fn refused(variation: Variation, target: Target, reason: DropReason) -> (Wire, Step) {
+    let told = |verdict| matches!(verdict, Verdict::Tell { reason: index, .. } if index == reason.index());
+    first_in(variation, target, |step| told(step.verdict))
+}
+
+/// What is cut for this target's way.
+fn cut(target: Target) -> (Wire, Step) {
+    first_in(Variation::NARROW, target, |step| step.fragments.len() > 2)
+}
+
+/// The fragment with this number.
+fn fragment(step: &mut Step, number: usize) -> &mut Vec<u8> {
+    step.fragments.get_mut(number).expect("a fragment")
+}
+
+/// Makes a refusal one of which nobody is told, of a frame with other bytes in one place.
+fn silent(step: &mut Step, at: usize, bytes: &[u8]) {
+    let Verdict::Tell { reason, .. } = step.verdict else { panic!("{:?}", step.verdict) };
+    step.verdict = Verdict::Drop(reason);
+    assert!(put(&mut step.frame, at, bytes), "a byte of the frame");
 }
 
 /// What the oracles say of a step that somebody has spoiled.
@@ -172,7 +201,7 @@ fn each_oracle_of_one_step_tells_what_it_is_for() {
     }
     let mut tested: BTreeSet<_> = tells.iter().map(|(oracle, _)| *oracle).collect();
     // The tests below.
-    tested.extend([Oracle::Stages, Oracle::WayBack]);
+    tested.extend([Oracle::Stages, Oracle::WayBack, Oracle::Refused, Oracle::Told, Oracle::Fragments]);
     assert_eq!(tested, Oracle::ALL.into_iter().collect(), "each oracle is here");
 }
 
@@ -225,4 +254,264 @@ fn an_answer_that_goes_astray_is_told() {
         other.verdict = Verdict::Drop(DropReason::SourceAddress.index());
         assert_eq!(judged(&other), Err(Oracle::WayBack), "to nobody");
     }
+}
+
+/// What is said of a step when nobody is told any more of what is refused, whose frame has these other bytes; `None`: rightly so.
+fn kept_silent(target: Target, at: usize, bytes: &[u8]) -> Option<Oracle> {
+    spoiled(refused(Variation::default(), target, DropReason::TtlExpired), |step| silent(step, at, bytes))
+}
+
+#[test]
+fn an_error_that_says_something_else_is_told() {
+    let expired = |target| refused(Variation::default(), target, DropReason::TtlExpired);
+    let too_big = |target| refused(Variation::NARROW, target, DropReason::TooBig);
+    for target in Target::ALL {
+        for refusal in [expired, too_big] {
+            // MACs, ports of the header from its first byte to its addresses, ICMP's type, code and MTU, and the quote.
+            for at in [0, 6, 13, 14, 15, 17, 19, 20, 22, 23, 29, 33, 34, 35, 38, 41, 42, 60] {
+                let of = spoiled(refusal(target), |step| flip(&mut step.after, at));
+                assert_eq!(of, Some(Oracle::Told), "byte {at}, {target:?}");
+            }
+            for at in [25, 37] {
+                let of = spoiled(refusal(target), |step| flip(&mut step.after, at));
+                assert_eq!(of, Some(Oracle::Checksums), "byte {at}, {target:?}");
+            }
+            let of = spoiled(refusal(target), |step| assert!(step.after.pop().is_some(), "a quote"));
+            assert_eq!(of, Some(Oracle::Told), "a quote that ends too soon");
+            let of = spoiled(refusal(target), |step| step.left.drops.clear());
+            assert_eq!(of, Some(Oracle::Counted), "what is told is counted");
+        }
+    }
+    // Back out of the uplink, or into it.
+    let of = spoiled(expired(Target::Uplink), |step| {
+        step.verdict = Verdict::Tell { reason: DropReason::TtlExpired.index(), ifindex: step.interface };
+    });
+    assert_eq!(of, Some(Oracle::Told));
+    let of = spoiled(expired(Target::Port), |step| {
+        step.verdict = Verdict::Tell { reason: DropReason::TtlExpired.index(), ifindex: step.interface };
+    });
+    assert_eq!(of, Some(Oracle::Outcome));
+}
+
+#[test]
+fn who_is_told_is_who_may_be() {
+    for target in Target::ALL {
+        // As it was: TTL 1.
+        assert_eq!(kept_silent(target, 22, &[1]), Some(Oracle::Told), "nobody is told");
+        assert_eq!(kept_silent(target, 20, &[0, 3]), None, "of a later fragment");
+        assert_eq!(kept_silent(target, 20, &[0x20, 0]), Some(Oracle::Told), "of a first one");
+        assert_eq!(kept_silent(target, 26, &[127, 0, 0, 1]), None, "of what is from this host");
+        assert_eq!(kept_silent(target, 26, &[0, 0, 0, 0]), None, "of what is from nobody");
+        assert_eq!(kept_silent(target, 26, &[224, 0, 0, 1]), None, "of what is from a group");
+        assert_eq!(kept_silent(target, 26, &[255; 4]), None, "of what is from everybody");
+        for (kind, may) in
+            [(0, true), (3, false), (4, false), (5, false), (8, true), (11, false), (12, false)]
+        {
+            let expired = || refused(Variation::default(), target, DropReason::TtlExpired);
+            let turn = |step: &mut Step| {
+                let fits = put(&mut step.frame, 23, &[ICMP]) && put(&mut step.frame, 34, &[kind]);
+                assert!(fits, "a byte of the frame");
+            };
+            let of = spoiled(expired(), |step| {
+                turn(step);
+                silent(step, 22, &[1]);
+            });
+            assert_eq!(of, may.then_some(Oracle::Told), "of ICMP type {kind} nobody is told");
+            // The error is of the frame as it was before, of which the oracle speaks only if there may be one.
+            let (wire, mut step) = expired();
+            turn(&mut step);
+            let violation = judge(wire.tables(), &step).expect_err("another frame");
+            assert_eq!(told(&violation), Oracle::Told, "of ICMP type {kind}");
+            assert_eq!(violation.what.starts_with("there may be no error about it"), !may, "{violation}");
+        }
+    }
+}
+
+#[test]
+fn a_reason_that_is_none_is_told() {
+    for target in Target::ALL {
+        let of = spoiled(refused(Variation::default(), target, DropReason::TtlExpired), |step| {
+            assert!(put(&mut step.frame, 22, &[2]), "a TTL");
+        });
+        assert_eq!(of, Some(Oracle::Refused), "it lives");
+        // What may be cut, what fits, and what is for a place of which nobody knows what fits.
+        let of = spoiled(refused(Variation::NARROW, target, DropReason::TooBig), |step| {
+            assert!(put(&mut step.frame, 20, &[0, 0]), "DF");
+        });
+        assert_eq!(of, Some(Oracle::Refused), "it may be cut");
+        let of = spoiled(refused(Variation::NARROW, target, DropReason::TooBig), |step| {
+            assert!(put(&mut step.frame, 16, &[0, 128]), "a length");
+        });
+        assert_eq!(of, Some(Oracle::Refused), "it fits");
+        let (_, step) = refused(Variation::NARROW, target, DropReason::TooBig);
+        let of = judge(Wire::new(Variation::default()).tables(), &step).expect_err("another world");
+        assert_eq!(told(&of), Oracle::Refused, "anything fits");
+        for reason in [DropReason::VrrpRouted, DropReason::MartianSource] {
+            let of = spoiled(refused(Variation::default(), target, DropReason::TtlExpired), |step| {
+                (step.verdict, step.left.drops) =
+                    (Verdict::Drop(reason.index()), [(reason.index(), 1)].into());
+            });
+            assert_eq!(of, Some(Oracle::Refused), "{reason:?}");
+            let of = spoiled(refused(Variation::default(), target, DropReason::TtlExpired), |step| {
+                step.verdict = Verdict::Tell { reason: reason.index(), ifindex: 0 };
+                step.left.drops = [(reason.index(), 1)].into();
+            });
+            assert_eq!(of, Some(Oracle::Told), "of {reason:?}");
+        }
+    }
+    let of = spoiled(arrives(TCP), |step| assert!(put(&mut step.frame, 26, &[224, 0, 0, 9]), "a source"));
+    assert_eq!(of, Some(Oracle::Delivery), "what is from a group is delivered");
+    let vrrp = |step: &mut Step| {
+        let fits = put(&mut step.frame, 23, &[112]) && put(&mut step.after, 23, &[112]);
+        assert!(fits, "a protocol");
+    };
+    assert_eq!(spoiled(arrives(132), vrrp), Some(Oracle::Ttl), "VRRP comes in");
+    assert_eq!(spoiled(leaves(132), vrrp), Some(Oracle::Ttl), "VRRP leaves");
+}
+
+#[test]
+fn fragments_that_are_not_the_packet_are_told() {
+    for target in Target::ALL {
+        // MACs, the rest of the first fragment's header, its payload; the offset, MF and DF.
+        for at in [5, 11, 13, 15, 18, 20, 21, 22, 23, 29, 33, 34, 60] {
+            let of = spoiled(cut(target), |step| flip(fragment(step, 0), at));
+            assert_eq!(of, Some(Oracle::Fragments), "byte {at}, {target:?}");
+        }
+        for flags in [0x40, 0x60, 0xa0, 0] {
+            let of = spoiled(cut(target), |step| {
+                assert!(put(fragment(step, 0), 20, &[flags]), "flags");
+            });
+            assert_eq!(of, Some(Oracle::Fragments), "flags {flags:02x}, {target:?}");
+        }
+        let of = spoiled(cut(target), |step| flip(fragment(step, 1), 25));
+        assert_eq!(of, Some(Oracle::Checksums), "{target:?}");
+        let of = spoiled(cut(target), |step| assert!(step.fragments.pop().is_some(), "a fragment"));
+        assert_eq!(of, Some(Oracle::Fragments), "the last is missing");
+        let of = spoiled(cut(target), |step| step.fragments.swap(0, 1));
+        assert_eq!(of, Some(Oracle::Fragments), "the order, which says what the offsets are");
+        let of = spoiled(cut(target), |step| {
+            let whole = step.after.clone();
+            step.fragments = vec![whole];
+        });
+        assert_eq!(of, Some(Oracle::Fragments), "it is one");
+
+        // What leaves whole, or cut for another way; what may not be cut.
+        let of = spoiled(cut(target), |step| {
+            step.fragments.clear();
+            step.verdict = match step.verdict {
+                Verdict::Uplink { ifindex, .. } => Verdict::Uplink { ifindex, mtu: 0 },
+                Verdict::DeliverFragments { ifindex, .. } => {
+                    Verdict::Deliver { port: ifindex - 100, ifindex }
+                }
+                other => panic!("{other:?}"),
+            };
+        });
+        assert_eq!(of, Some(Oracle::Fragments), "it is not cut");
+        let of = spoiled(cut(target), |step| match &mut step.verdict {
+            Verdict::Uplink { mtu, .. } | Verdict::DeliverFragments { mtu, .. } => *mtu -= 8,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(of, Some(Oracle::Fragments), "another MTU");
+        let (_, step) = cut(target);
+        let of = judge(Wire::new(Variation::default()).tables(), &step).expect_err("another world");
+        assert_eq!(told(&of), Oracle::Fragments, "it fits");
+        let of = spoiled(cut(target), |step| flip_df(&mut step.frame));
+        assert_eq!(of, Some(Oracle::Fragments), "it may not be cut");
+
+        // The whole of them is judged like what goes on uncut.
+        let of = spoiled(cut(target), |step| step.left.eips.clear());
+        assert_eq!(of, Some(Oracle::Traffic), "{target:?}");
+    }
+    let of = spoiled(arrives(TCP), |step| step.fragments.push(step.after.clone()));
+    assert_eq!(of, Some(Oracle::Fragments), "a second one of what is whole");
+}
+
+fn flip_df(frame: &mut [u8]) {
+    *frame.get_mut(20).expect("flags") ^= 0x40;
+}
+
+#[test]
+fn an_error_that_does_not_reach_the_guest_is_told() {
+    let variation = Variation::LEAST;
+    let comes_back = first_in(variation, Target::Port, |step| {
+        matches!(step.verdict, Verdict::ComeBack { .. }) && Ipv4::of(&step.frame).is_some_and(|ip| ip.whole)
+    });
+    let (wire, sent) = comes_back;
+    let Verdict::ComeBack { ifindex } = sent.verdict else { panic!("{:?}", sent.verdict) };
+    let back = wire.run(TC, ifindex, false, &sent.after);
+    let Verdict::Tell { ifindex, .. } = back.verdict else { panic!("{:?}", back.verdict) };
+    assert_eq!(judge(wire.tables(), &back), Ok(()));
+    let error = wire.run(TC, ifindex, false, &back.after);
+    assert!(matches!(error.verdict, Verdict::Deliver { .. }), "{:?}", error.verdict);
+    let judged = |error: &Step| {
+        oracle::told::reaches_sender(wire.tables(), &sent, error).map_err(|violation| told(&violation))
+    };
+    assert_eq!(judged(&error), Ok(()));
+
+    let mut other = error.clone();
+    other.verdict = Verdict::Drop(DropReason::IcmpError.index());
+    assert_eq!(judged(&other), Err(Oracle::Told), "it is dropped");
+    let mut other = error.clone();
+    other.verdict = Verdict::Deliver { port: 2, ifindex: 102 };
+    assert_eq!(judged(&other), Err(Oracle::Told), "somebody else has it");
+    let mut other = error.clone();
+    flip(&mut other.after, 33);
+    assert_eq!(judged(&other), Err(Oracle::Told), "it is to somebody else");
+    let mut other = error;
+    flip(&mut other.after, 14 + 20 + 8 + 15);
+    assert_eq!(judged(&other), Err(Oracle::Told), "it is about somebody else's packet");
+
+    // The way that the error takes next.
+    let mut other = back;
+    other.verdict = Verdict::Tell { reason: DropReason::TooBig.index(), ifindex: 0 };
+    assert_eq!(judge(wire.tables(), &other).map_err(|violation| told(&violation)), Err(Oracle::Told));
+}
+
+#[test]
+fn an_absurd_mtu_that_passes_is_told() {
+    let is_error = |step: &Step| {
+        matches!(step.verdict, Verdict::Deliver { .. })
+            && Ipv4::of(&step.frame).is_some_and(|ip| ip.icmp_type(&step.frame) == Some(3))
+    };
+    let tell = |mtu: u8| {
+        spoiled(first(Target::Uplink, is_error), |step| {
+            for frame in [&mut step.frame, &mut step.after] {
+                let fits = put(frame, 35, &[4]) && put(frame, 38, &[0, 0, 0, mtu]);
+                assert!(fits, "a code and an MTU");
+                mutate::repair(frame);
+            }
+        })
+    };
+    assert_eq!(tell(67), Some(Oracle::Fields));
+    assert_eq!(tell(68), None);
+    assert_eq!(tell(0), None, "nobody knows it");
+}
+
+#[test]
+fn xdp_that_leaves_an_error_to_tc_is_told() {
+    let (wire, alone) = refused(Variation::default(), Target::Uplink, DropReason::TtlExpired);
+    wire.restore();
+    let same = wire.run(Hook::Uplink(Stage::Xdp), alone.interface, false, &alone.frame);
+    assert_eq!(stages::check(wire.tables(), &alone, &same, None), Ok(()));
+    let mut left = same;
+    (left.verdict, left.after) = (Verdict::LeaveToTc, alone.frame.clone());
+    left.left = vip_fuzz::step::Left { owners: alone.owners.clone(), ..Default::default() };
+    assert_eq!(
+        stages::check(wire.tables(), &alone, &left, Some(&alone)).map_err(|violation| told(&violation)),
+        Err(Oracle::Stages)
+    );
+    // Fragments are TC's.
+    let (wire, alone) = cut(Target::Uplink);
+    wire.restore();
+    let left = wire.run(Hook::Uplink(Stage::Xdp), alone.interface, false, &alone.frame);
+    assert_eq!(left.verdict, Verdict::LeaveToTc);
+    assert_eq!(stages::check(wire.tables(), &alone, &left, Some(&alone)), Ok(()));
+    let mut other = alone.clone();
+    flip(fragment(&mut other, 1), 60);
+    assert_eq!(
+        stages::check(wire.tables(), &alone, &left, Some(&other)).map_err(|violation| told(&violation)),
+        Err(Oracle::Stages)
+    );
+    let by_xdp = Step { hook: Hook::Uplink(Stage::Xdp), ..alone };
+    assert_eq!(judge(wire.tables(), &by_xdp).map_err(|violation| told(&violation)), Err(Oracle::Outcome));
 }

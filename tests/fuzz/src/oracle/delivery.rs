@@ -20,8 +20,11 @@ use crate::{
 
 const DELIVERY: Oracle = Oracle::Delivery;
 
-pub(super) fn check(facts: Facts<'_>, step: &Step, index: u32, interface: u32) -> Judgement {
-    let Some(receiver) = facts.port(index) else {
+pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
+    let receiver = facts.receiver(step.verdict);
+    let Some((index, interface, receiver)) =
+        receiver.and_then(|(index, interface)| Some((index, interface, facts.port(index)?)))
+    else {
         return Err((DELIVERY, "the receiver does not exist".to_owned()));
     };
     hold(DELIVERY, interface != 0 && receiver.ifindex == interface, || {
@@ -51,11 +54,11 @@ fn from_outside(facts: Facts<'_>, step: &Step, index: u32, receiver: &PortEntry)
     let Some(inner) = facts.inner(ip.destination) else {
         return Err((DELIVERY, "it is to no EIP".to_owned()));
     };
-    let owner = match inner.holder {
-        Holder::Vip(slot) => facts.owner(slot).port(),
-        Holder::Port(port) => port,
-    };
-    hold(DELIVERY, (owner, inner.vni) == (index, receiver.vni), || format!("the EIP is port {owner}'s"))?;
+    let owner = facts.port_for(inner.holder).map(|(owner, _)| owner);
+    hold(DELIVERY, (owner, inner.vni) == (Some(index), receiver.vni), || {
+        format!("the EIP is port {owner:?}'s")
+    })?;
+    hold(DELIVERY, ip.is_from_host(), || format!("{} is no host", ip.source))?;
     has_macs(facts, step, inner.holder, receiver)?;
     let address = Some(inner.address);
     edit::check(

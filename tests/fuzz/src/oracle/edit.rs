@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, ops::Range};
 use super::{Judgement, Oracle, hold};
 use crate::{
     Step,
-    frame::{ICMP, Ipv4, add, address, byte, sum, word},
+    frame::{ICMP, Ipv4, VRRP, add, address, byte, sum, word},
 };
 
 /// Which address of a quote becomes another.
@@ -46,6 +46,8 @@ pub(super) fn check(step: &Step, edit: &Edit) -> Judgement {
     hold(Oracle::Ttl, u16::from(is.ttl) + u16::from(edit.hops) == u16::from(was.ttl), || {
         format!("the TTL is {} after {} and {} hops", is.ttl, was.ttl, edit.hops)
     })?;
+    // RFC 9568 section 5.1.1.3: it never leaves its link.
+    hold(Oracle::Ttl, edit.hops == 0 || was.protocol != VRRP, || "VRRP is routed".to_owned())?;
     let expected = (edit.source.unwrap_or(was.source), edit.destination.unwrap_or(was.destination));
     hold(Oracle::Fields, (is.source, is.destination) == expected, || {
         format!("the addresses are {}, {} instead of {expected:?}", is.source, is.destination)
@@ -92,6 +94,10 @@ fn quote(
         "an error whose checksum is wrong passes".to_owned()
     })?;
     hold(Oracle::Checksums, message(after) == Some(0), || "the error's checksum".to_owned())?;
+    // RFC 791 section 3.2: every link takes 68 bytes. Routers that know of no MTU tell 0.
+    let absurd = word(before, ip.payload) == Some(0x0304)
+        && word(before, ip.payload + 6).is_some_and(|mtu| (1..68).contains(&mtu));
+    hold(Oracle::Fields, !absurd, || "an MTU that no link has passes".to_owned())?;
     let (place, expected) = match translated {
         Translated::Source(to) => (was.start + 12, to),
         Translated::Destination(to) => (was.start + 16, to),

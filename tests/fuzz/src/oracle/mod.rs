@@ -2,12 +2,14 @@
 
 mod delivery;
 mod edit;
+mod fitting;
 mod leaving;
 mod outcome;
 mod ownership;
 mod returned;
 mod rights;
 pub mod stages;
+pub mod told;
 mod traffic;
 pub mod way_back;
 
@@ -43,6 +45,12 @@ pub enum Oracle {
     Private,
     /// What is sent back is an answer.
     Returned,
+    /// What is refused for its TTL, its length, its protocol or its source has such a one.
+    Refused,
+    /// The sender of what lives too short or is too long is told, if there may be an error about it, and told the truth.
+    Told,
+    /// What does not fit where it goes, and nothing else, is cut, and its fragments are together what it was.
+    Fragments,
     /// Only what a translation is about changes.
     Fields,
     /// The TTL goes down by the number of hops.
@@ -57,7 +65,7 @@ pub enum Oracle {
 
 impl Oracle {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Outcome,
         Self::Untouched,
         Self::Counted,
@@ -68,6 +76,9 @@ impl Oracle {
         Self::Leaving,
         Self::Private,
         Self::Returned,
+        Self::Refused,
+        Self::Told,
+        Self::Fragments,
         Self::Fields,
         Self::Ttl,
         Self::Checksums,
@@ -110,6 +121,8 @@ pub fn judge(tables: &MemoryTables, step: &Step) -> Result<(), Violation> {
         .and_then(|()| traffic::check(facts, step))
         .and_then(|()| ownership::check(facts, step))
         .and_then(|()| rights::check(facts, step))
+        .and_then(|()| fitting::check(facts, step))
+        .and_then(|()| told::check(facts, step))
         .and_then(|()| by_verdict(facts, step))
         .map_err(|(oracle, what)| violation(oracle, &what, step))
 }
@@ -117,19 +130,19 @@ pub fn judge(tables: &MemoryTables, step: &Step) -> Result<(), Violation> {
 /// What holds of the verdict's frame. A verdict that makes a frame of its own has its oracle here.
 fn by_verdict(facts: Facts<'_>, step: &Step) -> Judgement {
     match step.verdict {
-        Verdict::Deliver { port, ifindex } => delivery::check(facts, step, port, ifindex),
+        Verdict::Deliver { .. } | Verdict::DeliverFragments { .. } => delivery::check(facts, step),
         Verdict::Members { slot, sender } => delivery::check_members(facts, step, slot, sender),
         Verdict::Uplink { .. } | Verdict::Resolve { .. } | Verdict::ComeBack { .. } => {
             leaving::check(facts, step)
         }
         Verdict::Return => returned::check(facts, step),
         Verdict::PassOn => delivery::check_passed_on(facts, step),
+        // Refusals have their oracle already.
         Verdict::NotOurs
         | Verdict::LeaveToTc
         | Verdict::Consumed
         | Verdict::Drop(_)
-        | Verdict::Tell { .. }
-        | Verdict::DeliverFragments { .. } => Ok(()),
+        | Verdict::Tell { .. } => Ok(()),
     }
 }
 

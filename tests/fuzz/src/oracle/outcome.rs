@@ -25,8 +25,16 @@ pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
 fn possible(step: &Step) -> Judgement {
     let possible = matches!(
         (step.hook, step.verdict),
-        (_, Verdict::NotOurs | Verdict::Drop(_) | Verdict::Deliver { .. } | Verdict::Return)
-            | (Hook::Uplink(Stage::Xdp), Verdict::LeaveToTc)
+        (
+            _,
+            Verdict::NotOurs
+                | Verdict::Drop(_)
+                | Verdict::Tell { ifindex: 0, .. }
+                | Verdict::Deliver { .. }
+                | Verdict::Return,
+        ) | (Hook::Uplink(Stage::Xdp), Verdict::LeaveToTc)
+            | (Hook::Uplink(Stage::Tc), Verdict::Tell { .. })
+            | (Hook::Uplink(Stage::Tc) | Hook::Port, Verdict::DeliverFragments { .. })
             | (
                 Hook::Port,
                 Verdict::PassOn
@@ -50,11 +58,11 @@ fn untouched(step: &Step) -> Judgement {
 
 fn counted(step: &Step) -> Judgement {
     let expected = match step.verdict {
-        Verdict::Drop(reason) => BTreeMap::from([(reason, 1)]),
+        Verdict::Drop(reason) | Verdict::Tell { reason, .. } => BTreeMap::from([(reason, 1)]),
         _ => BTreeMap::new(),
     };
     hold(Oracle::Counted, step.left.drops == expected, || format!("counted should be {expected:?}"))?;
-    let Verdict::Drop(reason) = step.verdict else { return Ok(()) };
+    let (Verdict::Drop(reason) | Verdict::Tell { reason, .. }) = step.verdict else { return Ok(()) };
     let reason = usize::try_from(reason).ok().and_then(|index| DropReason::ALL.get(index));
     // The engine refuses no edit, nothing is sent here, and the world's entries all fit each other.
     let possible = reason.is_some_and(|reason| {

@@ -1,15 +1,17 @@
 //! The two stages of the uplink do the same.
 
 use vip_common::{
+    DropReason,
     engine::MemoryTables,
     pipeline::Verdict,
-    tables::{ConfigFlags, PortFlags},
+    tables::{ConfigFlags, PortEntry, PortFlags},
 };
 
 use super::{Oracle, Violation, hold, violation};
 use crate::{
     Step,
-    frame::{TCP, byte},
+    facts::Facts,
+    frame::{Ipv4, TCP, byte},
     step::Left,
 };
 
@@ -26,7 +28,8 @@ pub fn check(
 ) -> Result<(), Violation> {
     let last = second.unwrap_or(first);
     let told = |what: String| violation(Oracle::Stages, &what, last);
-    let same = (alone.verdict, &alone.after) == (last.verdict, &last.after);
+    let same =
+        (alone.verdict, &alone.after, &alone.fragments) == (last.verdict, &last.after, &last.fragments);
     hold(Oracle::Stages, same, || {
         format!("TC alone: {:?}, {}", alone.verdict, crate::frame::hex(&alone.after))
     })
@@ -56,13 +59,23 @@ fn append(left: &mut Left, more: &Left) {
 fn has_cause(tables: &MemoryTables, alone: &Step) -> bool {
     let Some(config) = &tables.config else { return false };
     let tcp_by_tc = config.flags.has(ConfigFlags::TCP_BY_TC) && byte(&alone.frame, 23) == Some(TCP);
+    let facts = Facts(tables);
+    let takes_none = |port: &PortEntry| !port.flags.has(PortFlags::TAKES_XDP);
     let out_of_reach = match alone.verdict {
-        Verdict::Deliver { port, .. } => {
-            tables.ports.get(&port).is_some_and(|port| !port.flags.has(PortFlags::TAKES_XDP))
-        }
+        Verdict::Deliver { port, .. } => facts.port(port).is_some_and(takes_none),
         Verdict::Return => !config.flags.has(ConfigFlags::UPLINK_RETURNS),
-        // What is wrong with a quote is told by who delivers.
-        Verdict::Drop(_) => true,
+        // It cannot send into the uplink, only back out of it; and what cannot reach its receiver is not measured.
+        Verdict::Tell { reason, ifindex } => {
+            let receiver = Ipv4::of(&alone.frame)
+                .and_then(|ip| facts.inner(ip.destination))
+                .and_then(|inner| facts.port_for(inner.holder));
+            ifindex != 0
+                || !config.flags.has(ConfigFlags::UPLINK_RETURNS)
+                || (reason == DropReason::TooBig.index()
+                    && receiver.is_some_and(|(_, port)| takes_none(port)))
+        }
+        // It cannot make several frames of one; and what is wrong with a quote is told by who delivers.
+        Verdict::DeliverFragments { .. } | Verdict::Drop(_) => true,
         _ => false,
     };
     tcp_by_tc || out_of_reach

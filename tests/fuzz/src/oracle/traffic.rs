@@ -21,13 +21,13 @@ pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
     let mut vips = BTreeMap::new();
     let bytes = step.after.len() as u64;
     let eip = match (step.hook, step.verdict) {
-        (Hook::Uplink(_), Verdict::Deliver { .. }) => {
+        (Hook::Uplink(_), Verdict::Deliver { .. } | Verdict::DeliverFragments { .. }) => {
             address(&step.frame, 30).map(|eip| (eip, Direction::In))
         }
         (Hook::Port, Verdict::Uplink { .. } | Verdict::Resolve { .. } | Verdict::ComeBack { .. }) => {
             address(&step.after, 26).map(|eip| (eip, Direction::Out))
         }
-        (Hook::Port, Verdict::Deliver { .. }) => {
+        (Hook::Port, Verdict::Deliver { .. } | Verdict::DeliverFragments { .. }) => {
             inside(facts, step, &mut vips, bytes);
             None
         }
@@ -52,7 +52,7 @@ fn inside(facts: Facts<'_>, step: &Step, vips: &mut BTreeMap<u32, Traffic>, byte
     let (Some(ip), Some((_, sender))) = (Ipv4::of(&step.frame), facts.port_of(step.interface)) else {
         return;
     };
-    let Verdict::Deliver { port, .. } = step.verdict else { return };
+    let Some((port, _)) = facts.receiver(step.verdict) else { return };
     let Some(vni) = facts.port(port).map(|port| port.vni) else { return };
     let from = facts.holder(sender.vni, ip.source);
     let to = facts.holder(vni, ip.destination);

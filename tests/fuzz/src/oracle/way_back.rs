@@ -12,7 +12,7 @@ use vip_common::{
 use super::{Oracle, Violation, hold, violation};
 use crate::{
     Step,
-    facts::{Facts, Holder, Inner},
+    facts::{Facts, Inner},
     frame::{Ipv4, put},
 };
 
@@ -31,7 +31,7 @@ pub fn answer(tables: &MemoryTables, step: &Step) -> Option<Answer> {
     let ip = Ipv4::of(&step.after)?;
     let frame = || exchanged(&step.after, &ip);
     match (step.hook, step.verdict) {
-        (Hook::Uplink(_), Verdict::Deliver { ifindex, .. }) => {
+        (Hook::Uplink(_), Verdict::Deliver { ifindex, .. } | Verdict::DeliverFragments { ifindex, .. }) => {
             Some(Answer { hook: Hook::Port, interface: ifindex, frame: frame()? })
         }
         (Hook::Port, Verdict::Uplink { ifindex, .. }) => {
@@ -102,15 +102,23 @@ fn has_no_way_out(facts: Facts<'_>, back: &Step, sent: &Ipv4) -> bool {
         // Always allowed, or somebody else's router's.
         Verdict::NotOurs => port.flags.has(PortFlags::EXTERNAL_ROUTER),
         // Its sender said that it is an address that is inside.
-        Verdict::Deliver { .. } | Verdict::Return | Verdict::Members { .. } => {
-            facts.reached(port.vni, sent.destination).is_some()
-        }
+        Verdict::Deliver { .. }
+        | Verdict::DeliverFragments { .. }
+        | Verdict::Return
+        | Verdict::Members { .. } => facts.reached(port.vni, sent.destination).is_some(),
+        // The way out is narrower than the way in: another oracle knows how narrow.
+        Verdict::Tell { reason, .. } => reason == DropReason::TooBig.index(),
         Verdict::Drop(_) => {
             let inside = facts.reached(port.vni, sent.destination).is_some();
             inside
-                || [DropReason::NoNextHop, DropReason::HostAddress, DropReason::DhcpServer]
-                    .into_iter()
-                    .any(reason)
+                || [
+                    DropReason::NoNextHop,
+                    DropReason::HostAddress,
+                    DropReason::DhcpServer,
+                    DropReason::TooBig,
+                ]
+                .into_iter()
+                .any(reason)
                 || (reason(DropReason::TinyFragment) && sent.protocol == 1 && sent.fragment != 0)
                 || (reason(DropReason::IcmpError) && sent.quote(&back.frame).is_some())
         }
@@ -125,22 +133,22 @@ fn is_never_forwarded(address: Ipv4Addr) -> bool {
 
 /// Whether an answer from outside reaches who sent: the sender itself, or who owns the VIP.
 fn reaches(facts: Facts<'_>, step: &Step, first: &Ipv4, got: &Ipv4, back: &Step, inner: Inner) -> bool {
-    let receiver = match inner.holder {
-        Holder::Port(index) => Some(index),
-        Holder::Vip(slot) => Some(facts.owner(slot).port()).filter(|port| *port != 0),
-    };
+    let receiver = facts.port_for(inner.holder);
     let Some(sender) = facts.port_of(step.interface) else { return false };
-    let reachable = receiver.and_then(|index| facts.port(index)).is_some_and(|port| port.ifindex != 0);
+    let reachable = receiver.is_some_and(|(_, port)| port.ifindex != 0);
+    if let Some((port, _)) = facts.receiver(back.verdict) {
+        // A router's error left as the EIP that it is about.
+        let as_router = sender.1.flags.has(PortFlags::BYPASS) && first.quote(&step.frame).is_some();
+        return receiver.is_some_and(|(index, _)| index == port)
+            && got.source == first.destination
+            && (got.destination == first.source || as_router);
+    }
     match back.verdict {
-        Verdict::Deliver { port, .. } => {
-            // A router's error left as the EIP that it is about.
-            let as_router = sender.1.flags.has(PortFlags::BYPASS) && first.quote(&step.frame).is_some();
-            Some(port) == receiver
-                && got.source == first.destination
-                && (got.destination == first.source || as_router)
-        }
+        // The way in is narrower than the way out: another oracle knows how narrow.
+        Verdict::Tell { reason, .. } => reason == DropReason::TooBig.index(),
         Verdict::Drop(_) => {
             !reachable
+                || back.verdict == Verdict::Drop(DropReason::TooBig.index())
                 || (back.verdict == Verdict::Drop(DropReason::IcmpError.index())
                     && first.quote(&step.frame).is_some())
         }
