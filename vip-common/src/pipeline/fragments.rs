@@ -80,6 +80,9 @@ impl Fragments {
     /// Most fragments of a packet: of the longest one in parts for the least MTU of hosts (RFC 791 §3.1: 576).
     pub const MOST: usize = 32;
 
+    /// Where the payload of a packet ends at most, however it is cut: no length is more (RFC 791 §3.1).
+    const FARTHEST: usize = 0xffff;
+
     /// The fragments of the packet with this header for an interface that takes `mtu` bytes. `None` for one with options, some of
     /// which may be in the first fragment only, if there were more than [`Self::MOST`], and for a fragment that reaches farther than a
     /// packet can.
@@ -91,7 +94,7 @@ impl Fragments {
             && Ethernet::LEN + header.total_length() <= Self::LONGEST
             && each * Self::MOST >= payload
             // An offset behind the last would be taken for one at the start, of what nobody has checked.
-            && header.fragment_offset() + payload <= usize::from(u16::MAX);
+            && header.fragment_offset() + payload <= Self::FARTHEST;
         can_be.then_some(Self { header: *header, payload, each })
     }
 

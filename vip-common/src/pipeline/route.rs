@@ -226,11 +226,13 @@ fn next_hop_of<T: Tables>(tables: &T, route: RouteEntry, destination: Ipv4, eip_
 }
 
 /// The neighbour's MAC from NEXTHOPS; the kernel's neighbour table has to find it where that knows none, or where nobody has
-/// kept it up to date. Whom it has to ask about a packet that must be cut, the kernel finds, but only for the next one: what is too
-/// long is lost at the interface. `fragments`: as in [`Verdict::Uplink`](super::Verdict::Uplink).
+/// kept it up to date. A packet in fragments takes what is there, however old: the kernel sends whole packets only, and what it is
+/// asked to send too long is lost at the interface, though the neighbour is found for the next one. `fragments`: as in
+/// [`Verdict::Uplink`](super::Verdict::Uplink).
 #[inline(always)]
 fn leave_by<T: Tables>(tables: &T, config: &Config, next_hop: Ipv4, fragments: u32) -> (Mac, Decision) {
-    let known = if tables.now() < config.neighbours_until { tables.next_hop(next_hop) } else { None };
+    let believed = fragments != 0 || tables.now() < config.neighbours_until;
+    let known = if believed { tables.next_hop(next_hop) } else { None };
     match known {
         Some(neighbour) => (neighbour.mac, Decision::uplink(config.uplink, fragments)),
         None => (Mac::ZERO, Decision::resolve(next_hop)),

@@ -71,7 +71,7 @@ fn with_mtus(change: impl FnOnce(&mut World)) -> MemoryTables {
 
 /// A payload that makes the whole IP packet so long.
 fn long(bytes: usize) -> (u8, Vec<u8>) {
-    let data: Vec<u8> = (0..bytes - 28).map(|number| (number % 251) as u8).collect();
+    let data: Vec<u8> = (0..=250).cycle().take(bytes - 28).collect();
     udp(4000, 53, &data)
 }
 
@@ -221,10 +221,23 @@ fn what_may_be_cut_is_cut_and_is_the_packet_again_when_put_together() {
 }
 
 #[test]
+fn what_is_cut_leaves_while_nobody_keeps_the_neighbours_too() {
+    let mut tables = with_mtus(|_| ());
+    if let Some(config) = &mut tables.config {
+        config.neighbours_until = 0;
+    }
+    let (protocol, payload) = long(1501);
+    let frame = Ipv4Frame { protocol, payload, fragment: MAY_BE_CUT, ..routed(CLIENT) };
+    assert_eq!(guest(&tables, &frame).verdict, Verdict::Uplink { ifindex: UPLINK, mtu: 1500 });
+    let fits = Ipv4Frame { payload: long(1500).1, ..frame };
+    assert!(matches!(guest(&tables, &fits).verdict, Verdict::Resolve { .. }), "the kernel knows better");
+}
+
+#[test]
 fn a_fragment_is_cut_into_fragments_of_the_same_whole() {
     let tables = with_mtus(|_| ());
-    // The second of more: it begins at 2400 bytes.
-    let middle = Ipv4Frame { fragment: 0x2000 | 300, protocol: 17, payload: long(2000).1, ..routed(CLIENT) };
+    // The second of more (0x2000): it begins at 8 × 300 bytes.
+    let middle = Ipv4Frame { fragment: 0x2000 + 300, protocol: 17, payload: long(2000).1, ..routed(CLIENT) };
     let outcome = guest(&tables, &middle);
     let fragments = outcome.fragments();
     let read: Vec<_> = fragments.iter().map(|frame| Reading::of(frame).expect("a whole packet")).collect();
