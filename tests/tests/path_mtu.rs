@@ -197,11 +197,11 @@ fn a_checksum_that_was_left_to_the_nic_is_right_when_the_packet_is_cut() {
                 Ok(())
             })?;
             let mut buffer = vec![0; 10_000];
-            let (received, from) = receiver.recv_from(&mut buffer).with_context(|| {
+            let (bytes, from) = receiver.recv_from(&mut buffer).with_context(|| {
                 format!("{length} bytes do not arrive: their checksum is wrong, or a part is lost")
             })?;
             ensure!(from.ip() == FIXED_EIP, "they come from {from}");
-            ensure!(buffer.get(..received) == Some(&data), "{length} bytes arrived as others");
+            ensure!(buffer.get(..bytes) == Some(&data), "{length} bytes arrived as others");
         }
         Ok(())
     });
@@ -247,10 +247,10 @@ fn datagrams(scene: &Scene, guest: &Netns, eip: Ipv4Addr) -> Result<()> {
         let data: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
         sender.send_to(&data, (eip, 7777))?;
         let mut buffer = vec![0; 10_000];
-        let (received, _) = receiver
+        let (bytes, _) = receiver
             .recv_from(&mut buffer)
             .with_context(|| format!("{length} bytes to {eip} do not arrive"))?;
-        ensure!(buffer.get(..received) == Some(&data), "{length} bytes arrived as others");
+        ensure!(buffer.get(..bytes) == Some(&data), "{length} bytes arrived as others");
     }
     Ok(())
 }

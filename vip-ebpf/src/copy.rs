@@ -14,7 +14,7 @@ use vip_common::{
     DropReason,
     checksum::Sum,
     pipeline::{EditFailed, Fragment, Fragments, IcmpErrorHeaders, Tables as _},
-    wire::{Be16, Ethernet, Header as _, Ipv4Header, Protocol},
+    wire::{Be16, Ethernet, Header, Ipv4Header, Protocol},
 };
 
 use crate::{maps, tables::Maps, tc::redirect};
@@ -44,6 +44,12 @@ const REMOVED: u32 = 256;
 #[inline(always)]
 fn copied() -> Result<*mut u8, EditFailed> {
     maps::COPIED.get_ptr_mut(0).map(<*mut Copied>::cast).ok_or(EditFailed)
+}
+
+/// A header's place in the copy, at an even offset: the copy begins at a multiple of eight.
+#[inline(always)]
+const fn header_at<H: Header>(copy: *mut u8, offset: usize) -> *mut H {
+    copy.wrapping_add(offset).cast()
 }
 
 /// Offset and length of a part of the copy, 1 byte at least: both as the verifier sees that they are.
@@ -114,7 +120,7 @@ pub(crate) fn quote(skb: *mut __sk_buff, end: usize, headers: &IcmpErrorHeaders)
     let quoted = end - Ethernet::LEN;
     load(skb, Ethernet::LEN, copy, IcmpErrorHeaders::LEN, quoted)?;
     // SAFETY: the copy is longer, and its alignment that of the headers or more.
-    unsafe { *copy.cast::<IcmpErrorHeaders>() = *headers };
+    unsafe { *header_at(copy, 0) = *headers };
     let length = end + IcmpErrorHeaders::SHIFT;
     renew(skb, length)?;
     store(skb, 0, copy, 0, length)
@@ -136,12 +142,11 @@ pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> 
 /// Sends the fragments that were asked for last. What to return to the kernel.
 #[inline(never)]
 fn cut(skb: *mut __sk_buff) -> i32 {
-    match send_all_but_last(skb) {
-        Ok(ifindex) => redirect(ifindex, 0),
-        Err(EditFailed) => {
-            Maps.count_drop(DropReason::EditFailed.index());
-            TC_ACT_SHOT
-        }
+    if let Ok(ifindex) = send_all_but_last(skb) {
+        redirect(ifindex, 0)
+    } else {
+        Maps.count_drop(DropReason::EditFailed.index());
+        TC_ACT_SHOT
     }
 }
 
@@ -156,7 +161,7 @@ fn send_all_but_last(skb: *mut __sk_buff) -> Result<u32, EditFailed> {
         unsafe { (read_volatile(&raw const (*cutting).ifindex), read_volatile(&raw const (*cutting).mtu)) };
     load(skb, 0, copy, 0, HEADERS)?;
     // SAFETY: the copy is longer than the headers, and the offset even, as the header's alignment wants it.
-    let header = unsafe { *copy.add(Ethernet::LEN).cast::<Ipv4Header>() };
+    let header = unsafe { *header_at::<Ipv4Header>(copy, Ethernet::LEN) };
     let fragments = Fragments::of(&header, mtu).ok_or(EditFailed)?;
     let payload = header.total_length() - Ipv4Header::LEN;
     load(skb, HEADERS, copy, HEADERS, payload)?;
@@ -175,7 +180,7 @@ fn send_all_but_last(skb: *mut __sk_buff) -> Result<u32, EditFailed> {
             resize(skb, HEADERS + length)?;
         }
         // SAFETY: as above.
-        unsafe { *copy.add(Ethernet::LEN).cast() = header };
+        unsafe { *header_at(copy, Ethernet::LEN) = header };
         store(skb, 0, copy, 0, HEADERS)?;
         store(skb, HEADERS, copy, HEADERS + from, length)?;
         if fragments.is_last(number) {
@@ -219,14 +224,16 @@ fn complete_sum(
         let left = end - at;
         let part = if left > PART { PART } else { (left + 3) & !3 & (2 * PART - 1) };
         // SAFETY: the bytes lie within the copy, and nothing is subtracted: there is no `from`.
-        sum = unsafe { bpf_csum_diff(null_mut(), 0, copy.add(at & WITHIN).cast(), part as u32, sum) } as u32;
+        let more = unsafe { bpf_csum_diff(null_mut(), 0, copy.add(at & WITHIN).cast(), part as u32, sum) };
+        // Negative only for lengths that the helper refuses.
+        sum = more.cast_unsigned() as u32;
         at += PART;
     }
     let sum = Sum::of_words(sum).checksum();
     // The sender computed one: 0 would say that it did not (RFC 768); to TCP both are the same.
     let sum = if sum.raw() == 0 { Be16::from_raw(0xffff) } else { sum };
     // SAFETY: the checksum lies within the copy, at an even offset.
-    unsafe { *copy.add(offset).cast::<Be16>() = sum };
+    unsafe { *header_at(copy, offset) = sum };
     Ok(())
 }
 
@@ -238,7 +245,7 @@ fn is_left_to_nic(skb: *mut __sk_buff, copy: *mut u8, offset: usize) -> Result<b
     const WORD: u64 = 4;
     const ONE: u64 = 1;
     // SAFETY: the checksum lies within the copy, at an even offset.
-    let field = unsafe { &mut *copy.add(offset).cast::<Be16>() };
+    let field = unsafe { &mut *header_at::<Be16>(copy, offset) };
     let before = *field;
     let flags = u64::from(BPF_F_PSEUDO_HDR) | WORD;
     // SAFETY: the context is valid while the program runs, and no reference into the packet is left.

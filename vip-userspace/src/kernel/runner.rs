@@ -162,10 +162,10 @@ impl Runner {
             }
         };
         let result = result.map_err(programs::failed("run", name))?;
-        self.ran(result, out)
+        self.ran(&result, out)
     }
 
-    fn ran(&self, result: TestRunResult, mut out: Vec<u8>) -> Result<Run, KernelError> {
+    fn ran(&self, result: &TestRunResult, mut out: Vec<u8>) -> Result<Run, KernelError> {
         out.truncate(usize::try_from(result.data_size_out).unwrap_or(usize::MAX));
         // The run took place on one CPU; the others' words are 0.
         let word = self.verdicts.values(0)?.into_iter().find(|word| *word != 0).unwrap_or(0);
@@ -188,7 +188,7 @@ impl Runner {
             }
             result => result.map_err(programs::failed("run", UPLINK))?,
         };
-        self.ran(result, out).map(Some)
+        self.ran(&result, out).map(Some)
     }
 
     /// The events that the programs told since the last call.
