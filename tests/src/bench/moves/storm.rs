@@ -31,7 +31,7 @@ use crate::{
 const VIPS: u32 = 10;
 
 /// How long a claim may wait in the end.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(30);
 
 fn vip(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 168, 5, 1)) + number)
