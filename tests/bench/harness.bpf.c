@@ -151,8 +151,9 @@ INLINE int restore(void *data, void *end, struct state *state, enum place place)
 		return aborted;                                                           \
 	}
 
-HARNESS("xdp", xdp_to, xdp_md, TO, XDP_ABORTED)
-HARNESS("xdp", xdp_asked, xdp_md, ASKED, XDP_ABORTED)
+/* The table of programs under test takes those only that are like the harness: here, that take frames in several buffers. */
+HARNESS("xdp.frags", xdp_to, xdp_md, TO, XDP_ABORTED)
+HARNESS("xdp.frags", xdp_asked, xdp_md, ASKED, XDP_ABORTED)
 HARNESS("classifier", tc_to, __sk_buff, TO, TC_ACT_SHOT)
 HARNESS("classifier", tc_to_by_mac, __sk_buff, TO_BY_MAC, TC_ACT_SHOT)
 HARNESS("classifier", tc_from, __sk_buff, FROM, TC_ACT_SHOT)

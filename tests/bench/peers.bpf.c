@@ -61,7 +61,7 @@ struct headers {
 	struct udp udp;
 } __attribute__((packed));
 
-SEC("xdp")
+SEC("xdp.frags")
 int xdp_empty(struct xdp_md *ctx)
 {
 	return XDP_PASS;
@@ -73,7 +73,7 @@ int tc_empty(struct __sk_buff *ctx)
 	return TC_ACT_UNSPEC;
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int xdp_redirect(struct xdp_md *ctx)
 {
 	return redirect_map(&DEVICES, 1, XDP_DROP);
@@ -122,7 +122,7 @@ INLINE void translate(struct headers *headers, u32 inner, const u8 *mac, const u
 	__builtin_memcpy(headers->ethernet.source, gateway_mac, 6);
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int one_hash(struct xdp_md *ctx)
 {
 	struct headers *headers = parse(ctx);
@@ -139,7 +139,7 @@ int one_hash(struct xdp_md *ctx)
 	return redirect_map(&DEVICES, whole->port, XDP_DROP);
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int two_hashes(struct xdp_md *ctx)
 {
 	struct headers *headers = parse(ctx);
@@ -204,7 +204,7 @@ INLINE enum seen classify(struct headers *headers)
 }
 
 /* The end of the way: looks at each frame, counts it, drops it. */
-SEC("xdp")
+SEC("xdp.frags")
 int sink(struct xdp_md *ctx)
 {
 	void *end = (void *)(u64)ctx->data_end;
