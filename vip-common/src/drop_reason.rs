@@ -70,6 +70,15 @@ drop_reasons! {
     35 TooBig "too_big" "A packet longer than the MTU of the interface that it is for, which may not be cut or cannot be."
     36 VrrpRouted "vrrp_routed" "A VRRP packet that would have to be routed: it never leaves its link (RFC 9568 section 5.1.1.3)."
     37 MartianSource "martian_source" "A packet to an EIP from an address that nobody has: of 0.0.0.0/8, 127.0.0.0/8, a group or 240.0.0.0/4 (RFC 1812 section 5.3.7)."
+    38 VtepUnknown "vtep_unknown" "VXLAN of a VPC from an address that is no host's VTEP."
+    39 VtepNotOurs "vtep_not_ours" "VXLAN of a VPC that is not addressed to this host's VTEP."
+    40 VxlanMalformed "vxlan_malformed" "VXLAN whose outer headers have options, are a fragment or end too early, or whose frame does."
+    41 VtepAddress "vtep_address" "A port sent to, or from, the VTEP address of a host: guests never reach the underlay."
+    42 OverlayClaim "overlay_claim" "ARP inside VXLAN that says who has an address, from another MAC than the tables know, or to everybody: claims count on the claimant's own host only."
+    43 OverlayGroup "overlay_group" "A frame to a group inside VXLAN, other than VRRP between a VIP's members, ARP questions and probes."
+    44 OverlayType "overlay_type" "A frame inside VXLAN that is neither IPv4 nor ARP."
+    45 ForwardedTwice "forwarded_twice" "A frame inside VXLAN that was forwarded by a previous owner's host already, and whose receiver is not on this host either."
+    46 NoWayToHost "no_way_to_host" "No route of this host's, through the uplink, leads to the VTEP of the receiver's host."
 }
 
 impl DropReason {

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     tables::{
-        Config, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, MeterClass, Move, NextHop,
-        RouteEntry, SubnetEntry, Target, VniAddress, index::Node,
+        Config, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter, MeterClass, Move,
+        NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, index::Node,
     },
     wire::Ipv4,
 };
@@ -51,6 +51,12 @@ pub(crate) static IFPORTS: HashMap<u32, u32> = HashMap::with_max_entries(1, ON_D
 pub(crate) static SUBNETS: LpmTrie<[u32; 2], SubnetEntry> = LpmTrie::with_max_entries(1, ON_DEMAND);
 #[map]
 pub(crate) static ROUTES: LpmTrie<Ipv4, RouteEntry> = LpmTrie::with_max_entries(1, ON_DEMAND);
+#[map]
+pub(crate) static HOSTS: Array<HostEntry> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static VTEPS: HashMap<Ipv4, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static VNIS: HashMap<u32, VniEntry> = HashMap::with_max_entries(1, ON_DEMAND);
 #[map]
 pub(crate) static NEXTHOPS: HashMap<Ipv4, NextHop> = HashMap::with_max_entries(1, 0);
 #[map]

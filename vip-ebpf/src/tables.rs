@@ -6,8 +6,8 @@ use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
     pipeline::Tables,
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, MeterClass, Move, NextHop,
-        RouteEntry, SubnetEntry, Target, VniAddress, Way,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, MeterClass, Move,
+        NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, Way,
         index::{self, EIP_ROOT, Node},
     },
     wire::Ipv4,
@@ -98,6 +98,23 @@ impl Tables for Maps {
     fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
         // SAFETY: as in `port_by_mac`.
         unsafe { maps::NEXTHOPS.get(address) }
+    }
+
+    #[inline(always)]
+    fn host(&self, index: u32) -> Option<&HostEntry> {
+        maps::HOSTS.get(index)
+    }
+
+    #[inline(always)]
+    fn vtep(&self, address: Ipv4) -> Option<u32> {
+        // SAFETY: as in `port_by_mac`.
+        unsafe { maps::VTEPS.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn vni(&self, vni: u32) -> Option<&VniEntry> {
+        // SAFETY: as in `port_by_mac`.
+        unsafe { maps::VNIS.get(vni) }
     }
 
     #[inline(always)]

@@ -9,9 +9,9 @@ use std::{
 use crate::{
     pipeline::{Tables, VipCell},
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Meter, MeterClass, Move,
-        NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic,
-        VipEntry, VniAddress, Way,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter, MeterClass,
+        Move, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic,
+        VipEntry, VniAddress, VniEntry, Way,
     },
     wire::Ipv4,
 };
@@ -45,6 +45,12 @@ pub struct MemoryTables {
     pub routes: Vec<(Ipv4, Ipv4, RouteEntry)>,
     /// NEXTHOPS.
     pub next_hops: HashMap<Ipv4, NextHop>,
+    /// HOSTS.
+    pub hosts: BTreeMap<u32, HostEntry>,
+    /// VTEPS.
+    pub vteps: HashMap<Ipv4, u32>,
+    /// VNIS.
+    pub vnis: HashMap<u32, VniEntry>,
     /// NETWORKS.
     pub networks: BTreeMap<u16, EipNetwork>,
     /// MOVES.
@@ -205,6 +211,18 @@ impl<'t> Tables for &'t MemoryTables {
 
     fn next_hop(&self, address: Ipv4) -> Option<&NextHop> {
         self.next_hops.get(&address)
+    }
+
+    fn host(&self, index: u32) -> Option<&HostEntry> {
+        self.hosts.get(&index)
+    }
+
+    fn vtep(&self, address: Ipv4) -> Option<u32> {
+        self.vteps.get(&address).copied()
+    }
+
+    fn vni(&self, vni: u32) -> Option<&VniEntry> {
+        self.vnis.get(&vni)
     }
 
     fn network(&self, index: u16) -> Option<&EipNetwork> {

@@ -4,8 +4,8 @@ use core::ops::Deref;
 
 use crate::{
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, MacKey, Members, Move, NextHop, OwnerWord,
-        Pending, PortEntry, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress, Way,
+        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Move, NextHop,
+        OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress, VniEntry, Way,
     },
     wire::Ipv4,
 };
@@ -65,6 +65,12 @@ pub trait Tables {
     fn route(&self, destination: Ipv4) -> Option<&RouteEntry>;
     /// NEXTHOPS.
     fn next_hop(&self, address: Ipv4) -> Option<&NextHop>;
+    /// HOSTS.
+    fn host(&self, index: u32) -> Option<&HostEntry>;
+    /// VTEPS: host index.
+    fn vtep(&self, address: Ipv4) -> Option<u32>;
+    /// VNIS.
+    fn vni(&self, vni: u32) -> Option<&VniEntry>;
     /// NETWORKS.
     fn network(&self, index: u16) -> Option<&EipNetwork>;
     /// Writes MOVES at an index of [`Move::index`].

@@ -2,10 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::wire::Mac;
+use crate::wire::{Ipv4, Mac};
 
 /// Version of the tables' layout. Grows with every change of a key, a value or their meaning.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Switches of the programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -58,8 +58,8 @@ pub struct Config {
     pub neighbours_until: u64,
     /// Longest IP packet that leaves by the uplink, in bytes; 0: not known, so anything may.
     pub uplink_mtu: u32,
-    /// Always 0.
-    pub zero: u32,
+    /// This host's VTEP; unspecified: it has none, and no VXLAN is ours.
+    pub vtep: Ipv4,
 }
 
 const _: () = assert!(size_of::<Config>() == 40);

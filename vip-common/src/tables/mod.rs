@@ -8,6 +8,7 @@ mod address;
 mod config;
 mod counter;
 mod event;
+mod host;
 pub mod index;
 mod owner;
 mod port;
@@ -19,6 +20,7 @@ pub use self::{
     config::{Config, ConfigFlags, LAYOUT_VERSION},
     counter::{AsideTraffic, Count, Direction, Meter, MeterClass, Traffic, Way},
     event::{ClaimForm, Event, EventKind},
+    host::{HostEntry, VniEntry},
     owner::{
         AsideRecord, DAMPING_BURST, DAMPING_INTERVAL_NS, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending,
         VipEntry, VipRecord,
@@ -58,6 +60,12 @@ pub mod names {
     pub const SUBNETS: &str = "SUBNETS";
     /// LPM trie: address → [`RouteEntry`](super::RouteEntry): this host's routes.
     pub const ROUTES: &str = "ROUTES";
+    /// Array: host index → [`HostEntry`](super::HostEntry).
+    pub const HOSTS: &str = "HOSTS";
+    /// Hash: VTEP address → host index (`u32`); this host's own too.
+    pub const VTEPS: &str = "VTEPS";
+    /// Hash: VNI (`u32`) → [`VniEntry`](super::VniEntry): the VPCs whose VXLAN is ours.
+    pub const VNIS: &str = "VNIS";
     /// Hash: next hop's address → [`NextHop`](super::NextHop).
     pub const NEXTHOPS: &str = "NEXTHOPS";
     /// Array: EIP network index → [`EipNetwork`](super::EipNetwork).

@@ -26,6 +26,8 @@ impl PortFlags {
     pub const TRUNK: Self = Self(1 << 5);
     /// The subnet's gateway is somebody else (`router: external`).
     pub const EXTERNAL_ROUTER: Self = Self(1 << 3);
+    /// The port is on another host.
+    pub const REMOTE: Self = Self(1 << 6);
 
     /// Both sets together.
     #[must_use]
@@ -81,7 +83,7 @@ impl VridSet {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PortEntry {
-    /// Interface on this host; 0: none at the moment.
+    /// Interface on this host; of a port on another host ([`PortFlags::REMOTE`]) that host's index in HOSTS. 0: none at the moment.
     pub ifindex: u32,
     /// VNI of the VPC; 0: no such port.
     pub vni: u32,
@@ -101,7 +103,7 @@ pub struct PortEntry {
     pub eip: SourceEip,
     /// Root page in NODES of the VPC's addresses.
     pub root: u32,
-    /// Longest IP packet that the interface takes, in bytes; 0: not known, so anything may.
+    /// Longest IP packet that the interface takes, or the way to the other host, in bytes; 0: not known, so anything may.
     pub mtu: u32,
     /// VRIDs whose virtual router MACs the port may send from: those of all its grants.
     pub vrids: VridSet,
@@ -194,7 +196,7 @@ impl Grant {
     }
 }
 
-/// Value of MEMBERS: the ports that may own a VIP. 80 bytes.
+/// Value of MEMBERS: the ports that may own a VIP. 112 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Members {
@@ -208,6 +210,8 @@ pub struct Members {
     pub zero: u32,
     /// Port indexes; 0: none.
     pub ports: [u32; MAX_MEMBERS],
+    /// Indexes in HOSTS of the other hosts that members are on, each once, without gaps; 0: no more.
+    pub hosts: [u16; MAX_MEMBERS],
 }
 
 const _: () = assert!(size_of::<PortEntry>() == 64 && size_of::<Grant>() == 8 && size_of::<MacKey>() == 12);

@@ -10,6 +10,7 @@ mod ethernet;
 mod icmp;
 mod ipv4;
 mod vrrp;
+mod vxlan;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -20,6 +21,7 @@ pub use self::{
     icmp::{FRAGMENTATION_NEEDED, Icmp, IcmpType},
     ipv4::{Ipv4Header, Protocol, Tcp, Udp},
     vrrp::{VRRP_GROUP, VRRP_TTL, Vrrp},
+    vxlan::{Outer, VXLAN_PORT, Vxlan},
 };
 
 /// A header that may be laid over any bytes of its size at an even offset.
