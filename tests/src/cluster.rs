@@ -223,8 +223,8 @@ impl ClusterConfig {
         Ok(text)
     }
 
-    /// Hosts with and without vipd.
-    fn numbers(&self) -> u8 {
+    /// How many hosts there are, with and without vipd.
+    pub(crate) fn numbers(&self) -> u8 {
         self.hosts + u8::from(self.far_host)
     }
 
@@ -270,7 +270,7 @@ impl Cluster {
     }
 
     /// Underlay, hosts and guests; no vipd runs.
-    fn build(lab: &Lab, config: ClusterConfig) -> Result<Self> {
+    pub fn build(lab: &Lab, config: ClusterConfig) -> Result<Self> {
         let underlay = Underlay::create(lab, config.underlay)?;
         let mut hosts = Vec::new();
         for number in 1..=config.numbers() {

@@ -2,7 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{Cluster, Host, Netns, cluster::Subnet, underlay::vtep};
+use crate::{
+    Cluster, Host, Netns,
+    cluster::Subnet,
+    scene::{VIP, constant_mac},
+    underlay::vtep,
+};
 
 /// The bridge of such a host, and its vxlan device.
 const BRIDGE: &str = "br0";
@@ -17,11 +22,9 @@ pub enum Finding {
     Static,
 }
 
-/// Makes the last host of a cluster ([`ClusterConfig::far_host`](crate::ClusterConfig::far_host)) serve its guests of a subnet: the
-/// bridge, the vxlan device (RFC 7348, UDP 4789), and where the others are.
-pub fn serve(cluster: &Cluster, subnet: Subnet, finding: Finding) -> Result<()> {
-    let hosts = cluster.config().hosts;
-    let number = hosts + 1;
+/// Makes a host of a cluster, e.g. that of [`ClusterConfig::far_host`](crate::ClusterConfig::far_host), serve its guests of a subnet:
+/// the bridge, the vxlan device (RFC 7348, UDP 4789), and where the others are.
+pub fn serve(cluster: &Cluster, number: u8, subnet: Subnet, finding: Finding) -> Result<()> {
     let far: &Host = cluster.host(number)?;
     let netns = far.netns();
     far.add_bridge(BRIDGE, None)?;
@@ -33,9 +36,16 @@ pub fn serve(cluster: &Cluster, subnet: Subnet, finding: Finding) -> Result<()> 
     ))?;
     netns.ip(&format!("link set dev {DEVICE} mtu {} up", cluster.underlay().config().mtu - 50))?;
     far.enslave(DEVICE, BRIDGE)?;
-    for host in 1..=hosts {
+    for host in (1..=cluster.config().numbers()).filter(|host| *host != number) {
         // To all: what the kernel does not know, and groups.
         entry(netns, "00:00:00:00:00:00", host)?;
+    }
+    if finding == Finding::Static {
+        // Gateway and VIPs are behind any host, which sends on what is not for it.
+        let vips = [subnet.gateway, VIP].map(|address| (constant_mac(address).to_string(), 1));
+        vips.iter()
+            .filter(|(_, host)| *host != number)
+            .try_for_each(|(mac, host)| entry(netns, mac, *host))?;
     }
     for placed in cluster.config().guests.iter().filter(|guest| guest.subnet == subnet) {
         if placed.host == number {
