@@ -1,10 +1,10 @@
 //! Frames made anew from a copy of their bytes: ICMP errors and fragments. An skb that is changed in place would keep what its sender
 //! left to the NIC, a sum or the cutting.
 
-use core::ptr::{null_mut, read_volatile, write_volatile};
+use core::ptr::{from_ref, null_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::generated::{
         bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
         bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -13,11 +13,15 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     checksum::Sum,
-    pipeline::{EditFailed, Fragment, Fragments, IcmpErrorHeaders, Tables as _},
-    wire::{Be16, Ethernet, Header, Ipv4Header, Protocol},
+    pipeline::{EditFailed, Fragment, Fragments, IcmpErrorHeaders, Tables as _, TunnelHeaders},
+    wire::{Be16, Ethernet, Header, Ipv4Header, Outer, Protocol},
 };
 
-use crate::{maps, tables::Maps, tc::redirect};
+use crate::{
+    maps,
+    tables::Maps,
+    tc::{drop, redirect},
+};
 
 /// Room for the copy of a frame of [`Fragments::LONGEST`] bytes, and as much again: the verifier takes the longest part to be where the
 /// last one begins.
@@ -29,6 +33,10 @@ pub(crate) struct Copied([u8; 2 * (Fragments::LONGEST + 1)]);
 pub(crate) struct Cutting {
     ifindex: u32,
     mtu: u32,
+    /// Of each fragment, if it goes through a tunnel.
+    headers: TunnelHeaders,
+    /// Bytes that stand before each fragment: those of the tunnel, or none.
+    before: usize,
     fragments: Fragments,
     number: usize,
 }
@@ -92,6 +100,16 @@ fn store(
     }
 }
 
+/// Writes the frame's first bytes.
+#[inline(always)]
+fn write<H: Header>(skb: *mut __sk_buff, header: &H) -> Result<(), EditFailed> {
+    // SAFETY: as in `load`; the bytes are those of the header.
+    match unsafe { bpf_skb_store_bytes(skb.cast(), 0, from_ref(header).cast(), H::LEN as u32, 0) } {
+        0 => Ok(()),
+        _ => Err(EditFailed),
+    }
+}
+
 /// Makes the frame `length` bytes long; ends its cutting by the NIC, and a sum over all its bytes that the NIC told.
 #[inline(always)]
 fn resize(skb: *mut __sk_buff, length: usize) -> Result<(), EditFailed> {
@@ -134,6 +152,23 @@ pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> 
         unsafe {
             write_volatile(&raw mut (*cutting).ifindex, ifindex);
             write_volatile(&raw mut (*cutting).mtu, mtu);
+            write_volatile(&raw mut (*cutting).before, 0);
+        }
+    }
+    cut(skb)
+}
+
+/// Sends the frame's IPv4 packet in fragments through a tunnel. What to return to the kernel.
+#[inline(always)]
+pub(crate) fn tunnel_in_fragments(skb: *mut __sk_buff, headers: &TunnelHeaders) -> i32 {
+    let uplink = Maps.config().map_or(0, |config| config.uplink);
+    if let Some(cutting) = maps::CUTTING.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe {
+            write_volatile(&raw mut (*cutting).ifindex, uplink);
+            write_volatile(&raw mut (*cutting).mtu, u32::from(headers.mtu));
+            write_volatile(&raw mut (*cutting).before, Outer::LEN);
+            write_volatile(&raw mut (*cutting).headers, *headers);
         }
     }
     cut(skb)
@@ -142,12 +177,7 @@ pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> 
 /// Sends the fragments that were asked for last. What to return to the kernel.
 #[inline(never)]
 fn cut(skb: *mut __sk_buff) -> i32 {
-    if let Ok(ifindex) = send_all_but_last(skb) {
-        redirect(ifindex, 0)
-    } else {
-        Maps.count_drop(DropReason::EditFailed.index());
-        TC_ACT_SHOT
-    }
+    if let Ok(ifindex) = send_all_but_last(skb) { redirect(ifindex, 0) } else { drop(DropReason::EditFailed) }
 }
 
 /// Sends all fragments but the last, which the frame is then, and tells the interface.
@@ -167,22 +197,36 @@ fn send_all_but_last(skb: *mut __sk_buff) -> Result<u32, EditFailed> {
     load(skb, HEADERS, copy, HEADERS, payload)?;
     complete_sum(skb, copy, &header, payload)?;
     // SAFETY: as above.
-    unsafe { write_volatile(cutting, Cutting { ifindex, mtu, fragments, number: 0 }) };
+    unsafe {
+        write_volatile(&raw mut (*cutting).fragments, fragments);
+        write_volatile(&raw mut (*cutting).number, 0);
+    }
     for _ in 0..Fragments::MOST {
         // SAFETY: as above.
-        let Cutting { fragments, number, .. } = unsafe { read_volatile(cutting) };
+        let (fragments, number, before) = unsafe {
+            (
+                read_volatile(&raw const (*cutting).fragments),
+                read_volatile(&raw const (*cutting).number),
+                read_volatile(&raw const (*cutting).before),
+            )
+        };
         // SAFETY: as above.
-        unsafe { (*cutting).number = number + 1 };
+        unsafe { write_volatile(&raw mut (*cutting).number, number + 1) };
         let Fragment { header, from, length } = fragments.get(number).ok_or(EditFailed)?;
         if number == 0 {
-            renew(skb, HEADERS + length)?;
+            renew(skb, before + HEADERS + length)?;
         } else {
-            resize(skb, HEADERS + length)?;
+            resize(skb, before + HEADERS + length)?;
         }
         // SAFETY: as above.
         unsafe { *header_at(copy, Ethernet::LEN) = header };
-        store(skb, 0, copy, 0, HEADERS)?;
-        store(skb, HEADERS, copy, HEADERS + from, length)?;
+        if before != 0 {
+            // SAFETY: as above.
+            let outer = unsafe { read_volatile(&raw const (*cutting).headers) }.outer(HEADERS + length);
+            write(skb, &outer)?;
+        }
+        store(skb, before, copy, 0, HEADERS)?;
+        store(skb, before + HEADERS, copy, HEADERS + from, length)?;
         if fragments.is_last(number) {
             return Ok(ifindex);
         }

@@ -10,6 +10,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "the macros call entries with their context by value")]
 #![feature(core_intrinsics)]
 
+mod apart;
 mod copy;
 mod log;
 mod loss;

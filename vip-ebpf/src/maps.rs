@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
 };
 use vip_common::{
     DropReason,
@@ -78,6 +78,10 @@ pub(crate) static COPIED: PerCpuArray<Copied> = PerCpuArray::with_max_entries(1,
 /// What a CPU cuts into fragments.
 #[map]
 pub(crate) static CUTTING: PerCpuArray<Cutting> = PerCpuArray::with_max_entries(1, 0);
+
+/// The second programs of TC, which the agent puts in.
+#[map]
+pub(crate) static RESTS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

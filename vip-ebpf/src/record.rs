@@ -129,6 +129,7 @@ impl Vip {
             aside.count(|traffic| match way {
                 Way::Eip => traffic.eip_out.add(bytes),
                 Way::Inside => traffic.inside.count(direction, bytes),
+                Way::Onward => traffic.onward.add(bytes),
             });
         }
     }

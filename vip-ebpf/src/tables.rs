@@ -4,7 +4,7 @@ use core::ptr::from_ref;
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
-    pipeline::Tables,
+    pipeline::{Claim, ClaimOutcome, SourceQuestion, Tables},
     tables::{
         Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, MeterClass, Move,
         NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, Way,
@@ -14,7 +14,7 @@ use vip_common::{
 };
 
 use crate::{
-    maps,
+    apart, maps,
     record::{Port, Vip, look_up},
 };
 
@@ -44,7 +44,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn address(&self, root: u32, key: &VniAddress) -> Option<Target> {
-        match find(root, key.vni, key.address.raw()) {
+        match apart::find_address(root, key.vni, key.address.raw()) {
             0 => None,
             word => Some(Target::from_word(word)),
         }
@@ -131,6 +131,35 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn take_pending(&self, slot: u32) {
+        apart::take_pending(slot);
+    }
+
+    #[inline(always)]
+    fn take_claim(&self, claim: &Claim) -> ClaimOutcome {
+        match apart::take_claim(claim.slot, claim.port, u32::from(claim.vrid), claim.form.number()) {
+            0 => ClaimOutcome::Accepted,
+            _ => ClaimOutcome::Waiting,
+        }
+    }
+
+    #[inline(always)]
+    fn learn_unowned(&self, claim: &Claim) {
+        apart::learn_unowned(claim.slot, claim.port, u32::from(claim.vrid), claim.form.number());
+    }
+
+    #[inline(always)]
+    fn report_use(&self, slot: u32, port: u32) {
+        apart::report_use(slot, port);
+    }
+
+    #[inline(always)]
+    fn source_of(&self, question: &SourceQuestion) -> u32 {
+        let &SourceQuestion { port, source, destination, vrid, unicast } = question;
+        apart::source_of(port, source.raw(), destination.raw(), u32::from(vrid), u32::from(unicast))
+    }
+
+    #[inline(always)]
     fn notify(&self, event: &Event) {
         send(event);
     }
@@ -175,22 +204,15 @@ impl Tables for Maps {
 
 /// The page whose number is at a place: in another page, or on the stack.
 #[inline(always)]
-fn node<'n>(number: &u32) -> Option<&'n Node> {
+pub(crate) fn node<'n>(number: &u32) -> Option<&'n Node> {
     // SAFETY: the look-up reads four bytes; a page is never shorter than its type, and words of pages change whole.
     unsafe { look_up(from_ref(&maps::NODES).cast_mut().cast(), number)?.cast::<Node>().as_ref() }
 }
 
 #[inline(always)]
-fn scattered(key: &VniAddress) -> Option<Target> {
+pub(crate) fn scattered(key: &VniAddress) -> Option<Target> {
     // SAFETY: as in `port_by_mac`.
     unsafe { maps::SCATTERED.get(key) }.copied()
-}
-
-/// [`index::find`] of a VPC's address: the target's word, or 0. Out of line, because a guest's frame may ask several times.
-#[inline(never)]
-fn find(root: u32, vni: u32, address: u32) -> u32 {
-    let key = VniAddress { vni, address: Ipv4::from_raw(address) };
-    index::find(&root, &key, node, scattered).map_or(0, Target::word)
 }
 
 /// Sends an event. In line with its callers, which are rarely called and out of line themselves: a frame of its own takes 32

@@ -5,10 +5,14 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC,
-        bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0,
+        BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+        bpf_redir_neigh__bindgen_ty_1,
     },
-    helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
+    helpers::generated::{
+        bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+    },
     macros::classifier,
     programs::TcContext,
 };
@@ -16,13 +20,13 @@ use vip_common::{
     DropReason,
     checksum::Sum,
     pipeline::{
-        self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, for_each_receiver,
-        neighbours_interface,
+        self, EditFailed, IcmpErrorHeaders, Origin, Packet, Step, Tables as _, TunnelHeaders, Verdict,
+        for_each_host, for_each_receiver, neighbours_interface,
     },
-    wire::{Header, Ipv4},
+    wire::{Ethernet, Header, Ipv4, Outer},
 };
 
-use crate::{copy, log::log_verdict, sum::sum, tables::Maps};
+use crate::{copy, log::log_verdict, maps, sum::sum, tables::Maps};
 
 /// Bytes from the frame's start that the pipeline may look at: Ethernet, IPv4 with all options, VRRP with eight addresses.
 const LINEAR: u32 = 14 + 60 + 8 + 8 * 4;
@@ -102,6 +106,44 @@ impl Packet for SkbPacket<'_> {
     }
 
     #[inline(always)]
+    fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed> {
+        const LENGTH: i32 = Outer::LEN as i32;
+        // Only so does the kernel know what is inside, for the sum and the cutting that are left to the NIC.
+        const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+            | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+            | BPF_F_ADJ_ROOM_ENCAP_L2_ETH
+            | BPF_F_ADJ_ROOM_FIXED_GSO) as u64
+            | (Ethernet::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+        let inner = *self.header::<Ethernet>(0).ok_or(EditFailed)?;
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        if unsafe { bpf_skb_adjust_room(self.skb(), LENGTH, BPF_ADJ_ROOM_MAC, FLAGS) } == 0 {
+            // The room is behind the Ethernet header, which becomes the outer one.
+            *self.header(Outer::LEN).ok_or(EditFailed)? = inner;
+        } else if self.gso_size() != 0
+            // Not IP, or in a tunnel of the guest's own already: it is put before all of it.
+            // SAFETY: as above.
+            || unsafe { bpf_skb_change_head(self.skb(), LENGTH as u32, 0) } != 0
+        {
+            return Err(EditFailed);
+        }
+        *self.header(0).ok_or(EditFailed)? = *outer;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn decapsulate(&mut self) -> Result<(), EditFailed> {
+        let inner = *self.header::<Ethernet>(Outer::LEN).ok_or(EditFailed)?;
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: as in `encapsulate`.
+        if unsafe { bpf_skb_adjust_room(self.skb(), -(Outer::LEN as i32), BPF_ADJ_ROOM_MAC, flags) } != 0 {
+            return Err(EditFailed);
+        }
+        // What is taken is behind the outer Ethernet header, which becomes the inner one.
+        *self.header(0).ok_or(EditFailed)? = inner;
+        Ok(())
+    }
+
+    #[inline(always)]
     fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {
         self.header::<[u8; N]>(offset).map(sum)
     }
@@ -126,26 +168,80 @@ impl Packet for SkbPacket<'_> {
 /// Entry of the program on the uplink.
 #[classifier]
 pub(crate) fn uplink_tc(ctx: TcContext) -> i32 {
-    let mut packet = linear(&ctx);
-    let verdict = pipeline::uplink(&mut packet, &Maps, Stage::Tc);
-    log_verdict!(&ctx, "uplink_tc", verdict);
-    carry_out(&packet, verdict)
+    // Twice: inside a tunnel there are headers too.
+    let mut packet = linear(&ctx, Outer::LEN as u32 + LINEAR);
+    match pipeline::begin_uplink(&mut packet, &Maps) {
+        Step::Done(verdict) => {
+            log_verdict!(&ctx, "uplink_tc", verdict);
+            carry_out_simple(&packet, verdict)
+        }
+        Step::Rest(word) => leave_rest(&ctx, UPLINK_REST, word),
+    }
 }
 
 /// Entry of the program on a guest's interface.
 #[classifier]
 pub(crate) fn port(ctx: TcContext) -> i32 {
-    let mut packet = linear(&ctx);
-    let verdict = pipeline::port(&mut packet, &Maps);
-    log_verdict!(&ctx, "port", verdict);
-    carry_out(&packet, verdict)
+    let mut packet = linear(&ctx, LINEAR);
+    match pipeline::begin_port(&mut packet, &Maps) {
+        Step::Done(verdict) => {
+            log_verdict!(&ctx, "port", verdict);
+            carry_out_simple(&packet, verdict)
+        }
+        Step::Rest(word) => leave_rest(&ctx, PORT_REST, word),
+    }
+}
+
+/// Entry of the program that goes on where `uplink_tc` leaves off.
+#[classifier]
+pub(crate) fn uplink_rest(ctx: TcContext) -> i32 {
+    let mut packet = SkbPacket(&ctx);
+    let verdict = pipeline::resume(&mut packet, &Maps, rest(&ctx), Origin::Uplink);
+    log_verdict!(&ctx, "uplink_rest", verdict);
+    carry_out(&mut packet, verdict)
+}
+
+/// Entry of the program that goes on where `port` leaves off.
+#[classifier]
+pub(crate) fn port_rest(ctx: TcContext) -> i32 {
+    let mut packet = SkbPacket(&ctx);
+    let verdict = pipeline::resume(&mut packet, &Maps, rest(&ctx), Origin::Port);
+    log_verdict!(&ctx, "port_rest", verdict);
+    carry_out(&mut packet, verdict)
+}
+
+/// Index in RESTS of the program behind `uplink_tc`.
+const UPLINK_REST: u32 = 0;
+/// Index in RESTS of the program behind `port`.
+const PORT_REST: u32 = 1;
+
+/// Leaves the rest to a second program, which finds the word in the packet's control block.
+#[inline(always)]
+fn leave_rest(ctx: &TcContext, program: u32, word: u64) -> i32 {
+    let skb = ctx.as_ptr().cast::<__sk_buff>();
+    // SAFETY: the context is valid while the program runs.
+    unsafe {
+        (*skb).cb[0] = (word >> 32) as u32;
+        (*skb).cb[1] = word as u32;
+    }
+    // SAFETY: the second programs take what the first leave. The call returns only if the program is not there.
+    let _missing = unsafe { maps::RESTS.tail_call(ctx, program) };
+    drop(DropReason::TableInconsistent)
+}
+
+/// The word that was left.
+#[inline(always)]
+fn rest(ctx: &TcContext) -> u64 {
+    let skb = ctx.as_ptr().cast::<__sk_buff>();
+    // SAFETY: the context is valid while the program runs.
+    unsafe { u64::from((*skb).cb[0]) << 32 | u64::from((*skb).cb[1]) }
 }
 
 /// Makes the headers readable in place: a large frame may have them outside the linear part.
 #[inline(always)]
-fn linear(ctx: &TcContext) -> SkbPacket<'_> {
+fn linear(ctx: &TcContext, most: u32) -> SkbPacket<'_> {
     let length = ctx.len();
-    let wanted = if length < LINEAR { length } else { LINEAR };
+    let wanted = if length < most { length } else { most };
     // SAFETY: the context is valid while the program runs.
     let gso_size = unsafe { (*ctx.as_ptr().cast::<__sk_buff>()).gso_size };
     // A large SCTP packet has its headers in the linear part, and nothing else. It is cut where its parts begin, and receivers take it
@@ -157,31 +253,59 @@ fn linear(ctx: &TcContext) -> SkbPacket<'_> {
     SkbPacket(ctx)
 }
 
+/// Carries out what the first programs come to by themselves.
 #[inline(always)]
-fn carry_out(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
+fn carry_out_simple(packet: &SkbPacket<'_>, verdict: Verdict) -> i32 {
     match verdict {
         // Not TC_ACT_OK: programs and filters behind this one still decide.
         Verdict::NotOurs | Verdict::PassOn | Verdict::LeaveToTc => TC_ACT_UNSPEC,
-        Verdict::Drop(_) | Verdict::Consumed => TC_ACT_SHOT,
-        Verdict::Deliver { ifindex, .. } | Verdict::Uplink { ifindex, mtu: 0 } => redirect(ifindex, 0),
+        Verdict::Deliver { ifindex, .. } => redirect(ifindex, 0),
+        Verdict::Return => redirect(packet.ingress(), 0),
+        _ => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn carry_out(packet: &mut SkbPacket<'_>, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Uplink { ifindex, mtu: 0 } => redirect(ifindex, 0),
         Verdict::DeliverFragments { ifindex, mtu } | Verdict::Uplink { ifindex, mtu } => {
             copy::send_in_fragments(packet.skb(), ifindex, mtu)
         }
-        Verdict::Return | Verdict::Tell { ifindex: 0, .. } => redirect(packet.ingress(), 0),
+        Verdict::Tell { ifindex: 0, .. } => redirect(packet.ingress(), 0),
         Verdict::ComeBack { ifindex } | Verdict::Tell { ifindex, .. } => {
             redirect(ifindex, u64::from(BPF_F_INGRESS))
         }
         Verdict::Resolve { next_hop, network } => resolve(next_hop, network),
+        Verdict::TunnelFragments { host, vni } => match TunnelHeaders::of(packet, &Maps, host, vni) {
+            Some(headers) => copy::tunnel_in_fragments(packet.skb(), &headers),
+            None => drop(DropReason::NoWayToHost),
+        },
         Verdict::Members { slot, sender } => {
-            for_each_receiver(&Maps, slot, sender, |ifindex| {
-                // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
-                if unsafe { bpf_clone_redirect(packet.skb(), ifindex, 0) } != 0 {
-                    Maps.count_drop(DropReason::RedirectFailed.index());
-                }
+            for_each_receiver(&Maps, slot, sender, |ifindex| send_copy(packet.skb(), ifindex));
+            let sent = for_each_host(packet, &Maps, slot, sender, |packet, ifindex| {
+                send_copy(packet.skb(), ifindex);
             });
-            TC_ACT_SHOT
+            if sent.is_err() { drop(DropReason::EditFailed) } else { TC_ACT_SHOT }
         }
+        simple => carry_out_simple(packet, simple),
     }
+}
+
+/// Sends a copy of the frame out of an interface.
+#[inline(always)]
+fn send_copy(skb: *mut __sk_buff, ifindex: u32) {
+    // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+    if unsafe { bpf_clone_redirect(skb, ifindex, 0) } != 0 {
+        Maps.count_drop(DropReason::RedirectFailed.index());
+    }
+}
+
+/// Counts a packet that goes no further. What to return to the kernel.
+#[inline(always)]
+pub(crate) fn drop(reason: DropReason) -> i32 {
+    Maps.count_drop(reason.index());
+    TC_ACT_SHOT
 }
 
 #[inline(always)]

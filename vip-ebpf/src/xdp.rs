@@ -12,7 +12,7 @@ use vip_common::{
     DropReason,
     checksum::Sum,
     pipeline::{self, EditFailed, IcmpErrorHeaders, Packet, Stage, Tables as _, Verdict, mend_in_place},
-    wire::{Header, Ipv4},
+    wire::{Header, Ipv4, Outer},
 };
 
 use crate::{log::log_verdict, maps, sum::sum, tables::Maps};
@@ -26,6 +26,13 @@ impl XdpPacket<'_> {
     fn end(&self) -> usize {
         // SAFETY: the context is valid while the program runs.
         unsafe { read_volatile(&raw const (*self.0.ctx).data_end) as usize }
+    }
+
+    /// Takes bytes from the start of the frame, or, if negative, puts some there.
+    #[inline(always)]
+    fn move_start(&mut self, bytes: i32) -> Result<(), EditFailed> {
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        if unsafe { bpf_xdp_adjust_head(self.0.ctx, bytes) } == 0 { Ok(()) } else { Err(EditFailed) }
     }
 }
 
@@ -89,6 +96,18 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed> {
+        self.move_start(-(Outer::LEN as i32))?;
+        *self.header(0).ok_or(EditFailed)? = *outer;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn decapsulate(&mut self) -> Result<(), EditFailed> {
+        self.move_start(Outer::LEN as i32)
+    }
+
+    #[inline(always)]
     fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum> {
         self.header::<[u8; N]>(offset).map(sum)
     }
@@ -115,9 +134,10 @@ pub(crate) fn uplink(ctx: XdpContext) -> u32 {
         Verdict::Deliver { port, .. } => deliver(port),
         Verdict::Return | Verdict::Tell { .. } => XDP_TX,
         Verdict::Drop(_) | Verdict::Consumed => XDP_DROP,
-        // Nothing that reaches the uplink is sent to members or out of the uplink again, and what is to be cut was left to TC.
+        // What goes to several receivers, or is to be cut, was left to TC; nothing else leaves by the uplink but by being returned.
         Verdict::Members { .. }
         | Verdict::DeliverFragments { .. }
+        | Verdict::TunnelFragments { .. }
         | Verdict::Uplink { .. }
         | Verdict::ComeBack { .. }
         | Verdict::Resolve { .. } => refused(DropReason::RedirectFailed),

@@ -82,7 +82,7 @@ impl Wire {
         packet.set_tagged(tagged);
         let outcome = engine::run(&self.tables, hook, packet);
         let (frame, fragments) = (frame.to_vec(), outcome.fragments());
-        let Outcome { verdict, frame: after, receivers } = outcome;
+        let Outcome { verdict, frame: after, receivers, .. } = outcome;
         Step {
             hook,
             interface,

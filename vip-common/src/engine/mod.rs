@@ -15,7 +15,11 @@ pub use self::{
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::{
-    pipeline::{self, Fragment, Fragments, Stage, Verdict, for_each_receiver},
+    DropReason,
+    pipeline::{
+        self, Fragment, Fragments, Stage, Tables as _, TunnelHeaders, Verdict, for_each_host,
+        for_each_receiver,
+    },
     wire::{Ethernet, Header as _, Ipv4Header},
 };
 
@@ -28,13 +32,19 @@ pub struct Outcome {
     pub frame: Vec<u8>,
     /// Interfaces that receive a copy, of [`Verdict::Members`].
     pub receivers: Vec<u32>,
+    /// Frames that leave by the uplink for members on other hosts, of [`Verdict::Members`].
+    pub tunnelled: Vec<Vec<u8>>,
+    /// What each fragment gets before it, of [`Verdict::TunnelFragments`].
+    pub headers: Option<TunnelHeaders>,
 }
 
 impl Outcome {
     /// The frames that leave in place of the frame, if it is cut.
     pub fn fragments(&self) -> Vec<Vec<u8>> {
-        let (Verdict::Uplink { mtu, .. } | Verdict::DeliverFragments { mtu, .. }) = self.verdict else {
-            return Vec::new();
+        let mtu = match (self.verdict, self.headers) {
+            (Verdict::Uplink { mtu, .. } | Verdict::DeliverFragments { mtu, .. }, _) => mtu,
+            (Verdict::TunnelFragments { .. }, Some(headers)) => u32::from(headers.mtu),
+            _ => return Vec::new(),
         };
         let Some((ethernet, packet)) = self.frame.split_at_checked(Ethernet::LEN) else { return Vec::new() };
         let Ok((header, payload)) = Ipv4Header::read_from_prefix(packet) else { return Vec::new() };
@@ -42,7 +52,9 @@ impl Outcome {
         (0..Fragments::MOST)
             .map_while(|number| fragments.get(number))
             .filter_map(|Fragment { header, from, length }| {
-                Some([ethernet, header.as_bytes(), payload.get(from..from + length)?].concat())
+                let fragment = [ethernet, header.as_bytes(), payload.get(from..from + length)?].concat();
+                let outer = self.headers.map(|headers| headers.outer(fragment.len()));
+                Some([outer.as_ref().map_or(&[][..], |outer| outer.as_bytes()), &fragment].concat())
             })
             .collect()
     }
@@ -64,10 +76,27 @@ pub fn run(tables: &MemoryTables, hook: Hook, mut packet: FramePacket) -> Outcom
         Hook::Port => pipeline::port(&mut packet, &tables),
     };
     let mut receivers = Vec::new();
-    if let Verdict::Members { slot, sender } = verdict {
-        for_each_receiver(&tables, slot, sender, |receiver| receivers.push(receiver));
+    let mut tunnelled = Vec::new();
+    let mut headers = None;
+    match verdict {
+        Verdict::Members { slot, sender } => {
+            for_each_receiver(&tables, slot, sender, |receiver| receivers.push(receiver));
+            let sent = for_each_host(&mut packet, &tables, slot, sender, |packet, _| {
+                tunnelled.push(packet.clone().into_bytes());
+            });
+            if sent.is_err() {
+                tables.count_drop(DropReason::EditFailed.index());
+            }
+        }
+        Verdict::TunnelFragments { host, vni } => {
+            headers = TunnelHeaders::of(&mut packet, &tables, host, vni);
+            if headers.is_none() {
+                tables.count_drop(DropReason::NoWayToHost.index());
+            }
+        }
+        _ => {}
     }
-    Outcome { verdict, frame: packet.into_bytes(), receivers }
+    Outcome { verdict, frame: packet.into_bytes(), receivers, tunnelled, headers }
 }
 
 /// Runs the pipeline of the uplink on a frame that came through the uplink itself.

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes as _;
 use crate::{
     checksum::Sum,
     pipeline::{EditFailed, IcmpErrorHeaders, Packet, mend_in_place},
-    wire::{Be16, Ethernet, Header, Ipv4},
+    wire::{Be16, Ethernet, Header, Ipv4, Outer},
 };
 
 /// A frame in a buffer that is aligned as packets are in the kernel.
@@ -44,6 +44,12 @@ impl FramePacket {
     /// Payload bytes of each packet that the frame is to be cut into when it leaves; 0: it is not.
     pub const fn set_gso_size(&mut self, bytes: usize) {
         self.gso_size = bytes;
+    }
+
+    /// Other bytes for the same frame.
+    fn replace(&mut self, frame: &[u8]) {
+        let Self { ingress, tagged, gso_size, .. } = *self;
+        *self = Self { ingress, tagged, gso_size, ..Self::new(frame) };
     }
 
     /// The frame.
@@ -85,7 +91,20 @@ impl Packet for FramePacket {
     fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed> {
         let quoted = self.words.as_bytes().get(Ethernet::LEN..end).ok_or(EditFailed)?;
         let frame = [headers.as_bytes(), quoted].concat();
-        *self = Self { ingress: self.ingress, tagged: self.tagged, ..Self::new(&frame) };
+        self.gso_size = 0;
+        self.replace(&frame);
+        Ok(())
+    }
+
+    fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed> {
+        let frame = self.words.as_bytes().get(..self.length).ok_or(EditFailed)?;
+        self.replace(&[outer.as_bytes(), frame].concat());
+        Ok(())
+    }
+
+    fn decapsulate(&mut self) -> Result<(), EditFailed> {
+        let frame = self.words.as_bytes().get(Outer::LEN..self.length).ok_or(EditFailed)?.to_vec();
+        self.replace(&frame);
         Ok(())
     }
 

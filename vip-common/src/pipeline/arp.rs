@@ -5,7 +5,7 @@
 //! that it has no right to is dropped and counted, whatever else the frame is: it never reaches a neighbour.
 
 use super::{
-    claim::{Claim, ClaimOutcome, learn, present_owner, report_use, take_claim},
+    claim::{Claim, ClaimOutcome, learn, present_owner},
     deliver::Receiver,
     guest::Sender,
     packet::Packet,
@@ -43,11 +43,17 @@ pub(super) fn has_impossible_sender(arp: &Arp) -> bool {
 /// Turns a request into the reply that the target is at `mac`, sent back where the request came from.
 #[inline(always)]
 pub(super) fn answer<P: Packet>(packet: &mut P, question: &Arp, mac: Mac) -> Decision {
-    let Some(frame) = packet.header::<ArpFrame>(0) else { return Decision::NOT_OURS };
+    if answer_at(packet, 0, question, mac) { Decision::RETURN } else { Decision::NOT_OURS }
+}
+
+/// Writes the reply over the request that begins at an offset of the packet; false: it ends before.
+#[inline(always)]
+pub(super) fn answer_at<P: Packet>(packet: &mut P, offset: usize, question: &Arp, mac: Mac) -> bool {
+    let Some(frame) = packet.header::<ArpFrame>(offset) else { return false };
     frame.ethernet = Ethernet { destination: question.sender_mac, source: mac, ether_type: EtherType::ARP };
     frame.arp =
         Arp::new(ArpOperation::Reply, (mac, question.target_ip), (question.sender_mac, question.sender_ip));
-    Decision::RETURN
+    true
 }
 
 #[inline(always)]
@@ -150,7 +156,7 @@ fn member_speaks<P: Packet, T: Tables>(
             ArpOperation::Request if arp.target_mac.is_zero() => ClaimForm::Announcement,
             ArpOperation::Request => ClaimForm::GarpRequest,
         };
-        let outcome = take_claim(tables, &Claim { slot, port: sender.index, vrid, form });
+        let outcome = tables.take_claim(&Claim { slot, port: sender.index, vrid, form });
         let shown = outcome == ClaimOutcome::Accepted && sender.port.flags.has(PortFlags::BRIDGED);
         return if shown { Decision::PASS_ON } else { Decision::CONSUMED };
     }
@@ -161,7 +167,7 @@ fn member_speaks<P: Packet, T: Tables>(
             if owner.port() == sender.index {
                 return verdict;
             }
-            report_use(tables, slot, sender.index, owner);
+            tables.report_use(slot, sender.index);
             // An unlisted neighbour would learn from the question where the VIP is not.
             if verdict == Decision::NOT_OURS { Decision::drop(DropReason::ArpNotOwner) } else { verdict }
         }
@@ -210,7 +216,7 @@ fn probe<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>, a
     if owner.port() == sender.index {
         return Decision::CONSUMED;
     }
-    match Receiver::owner(tables, sender.port.vni, owner) {
+    match Receiver::owner(tables, sender.port.vni, target, owner) {
         Ok(receiver) => receiver.decision(),
         // Nobody is there to defend the address.
         Err(_) => Decision::CONSUMED,

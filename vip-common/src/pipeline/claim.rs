@@ -6,7 +6,8 @@
 
 use super::tables::{Tables, VipCell};
 use crate::tables::{
-    ClaimForm, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, Move, OwnerWord, Pending,
+    ClaimForm, ConfigFlags, DAMPING_BURST, DAMPING_INTERVAL_NS, Event, EventKind, GrantKey, Move, OwnerWord,
+    Pending,
 };
 
 /// How often a compare-and-swap is tried: each failure means that somebody else's claim succeeded.
@@ -54,15 +55,18 @@ pub fn present_owner<T: Tables>(tables: &T, slot: u32) -> OwnerWord {
 pub(super) fn present_owner_of<T: Tables>(tables: &T, cell: T::Vip, slot: u32) -> OwnerWord {
     let pending = cell.pending();
     if pending != Pending::NONE && pending.is_due(tables.now()) {
-        take_pending(tables, cell, slot, pending);
+        tables.take_pending(slot);
     }
     cell.word()
 }
 
-/// Makes a waiting claim effective, if nobody else did and its claimant still has the right.
-#[inline(never)]
-fn take_pending<T: Tables>(tables: &T, cell: T::Vip, slot: u32, pending: Pending) {
-    if !cell.swap_pending(pending, Pending::NONE) {
+/// Makes a waiting claim effective whose time has come, if nobody else did and its claimant still has the right.
+#[inline(always)]
+pub fn take_pending<T: Tables>(tables: &T, slot: u32) {
+    let Some(cell) = tables.vip(slot) else { return };
+    let pending = cell.pending();
+    if pending == Pending::NONE || !pending.is_due(tables.now()) || !cell.swap_pending(pending, Pending::NONE)
+    {
         return;
     }
     let port = pending.port();
@@ -78,7 +82,7 @@ fn take_pending<T: Tables>(tables: &T, cell: T::Vip, slot: u32, pending: Pending
 }
 
 /// A claim by a port with the *own* right: moves the VIP at once, or lets the claim wait if the VIP alternates too fast.
-#[inline(never)]
+#[inline(always)]
 pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
     let Some(cell) = tables.vip(claim.slot) else { return ClaimOutcome::Waiting };
     let word = cell.word();
@@ -132,23 +136,33 @@ fn wait<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, due: u64) -> ClaimOu
 #[inline(always)]
 pub(super) fn learn<T: Tables>(tables: &T, claim: &Claim) -> OwnerWord {
     let word = present_owner(tables, claim.slot);
-    if word.port() == 0 { learn_unowned(tables, claim, word) } else { word }
+    if word.port() != 0 {
+        return word;
+    }
+    tables.learn_unowned(claim);
+    present_owner(tables, claim.slot)
 }
 
-#[inline(never)]
-fn learn_unowned<T: Tables>(tables: &T, claim: &Claim, word: OwnerWord) -> OwnerWord {
-    let Some(cell) = tables.vip(claim.slot) else { return word };
+/// Gives a VIP that has no owner to who uses it, if it still has none.
+#[inline(always)]
+pub fn learn_unowned<T: Tables>(tables: &T, claim: &Claim) {
+    let Some(cell) = tables.vip(claim.slot) else { return };
+    let word = cell.word();
+    let waits = tables.config().is_some_and(|config| config.flags.has(ConfigFlags::LEARNING_WAITS));
+    if word.port() != 0 || waits {
+        return;
+    }
     let learned = word.moved_to(claim.port, claim.vrid, false);
     if cell.swap_word(word, learned) {
         record(tables, word, learned, claim);
     }
-    cell.word()
 }
 
 /// Tells the agent, now and then, that a member that does not own a VIP uses it.
-#[inline(never)]
-pub(super) fn report_use<T: Tables>(tables: &T, slot: u32, port: u32, owner: OwnerWord) {
+#[inline(always)]
+pub fn report_use<T: Tables>(tables: &T, slot: u32, port: u32) {
     let Some(cell) = tables.vip(slot) else { return };
+    let owner = cell.word();
     let now = tables.now();
     let mut is_due = false;
     cell.update_reported(|last| {

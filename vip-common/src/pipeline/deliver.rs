@@ -1,14 +1,20 @@
 //! Who receives a packet, and by which MAC.
 
 use super::{fragments::Fit, tables::Tables, verdict::Decision};
-use crate::{DropReason, tables::OwnerWord, wire::Mac};
+use crate::{
+    DropReason,
+    tables::{OwnerWord, PortFlags},
+    wire::{Ipv4, Mac},
+};
 
-/// A port of this host that is to receive a packet.
+/// A port that is to receive a packet, here or on another host.
 pub(super) struct Receiver<T: Tables> {
     pub(super) index: u32,
     pub(super) entry: T::Port,
     /// VRID by whose virtual router MAC it owns the VIP; 0: by its own.
     vrid: u8,
+    /// The VIP that it receives the packet as the owner of; unspecified: none.
+    vip: Ipv4,
 }
 
 impl<T: Tables> Receiver<T> {
@@ -29,23 +35,36 @@ impl<T: Tables> Receiver<T> {
         if entry.ifindex == 0 {
             return Err(DropReason::NoInterface);
         }
-        Ok(Self { index, entry, vrid: 0 })
+        Ok(Self { index, entry, vrid: 0, vip: Ipv4::UNSPECIFIED })
     }
 
     /// The owner of a VIP.
     #[inline(always)]
-    pub(super) fn owner(tables: &T, vni: u32, owner: OwnerWord) -> Result<Self, DropReason> {
+    pub(super) fn owner(tables: &T, vni: u32, vip: Ipv4, owner: OwnerWord) -> Result<Self, DropReason> {
         if owner.port() == 0 {
             return Err(DropReason::Unowned);
         }
         let receiver = Self::port(tables, vni, owner.port())?;
-        Ok(Self { vrid: owner.vrid(), ..receiver })
+        Ok(Self { vrid: owner.vrid(), vip, ..receiver })
     }
 
-    /// The MAC by which it receives the packet.
+    /// Whether it is on another host.
+    #[inline(always)]
+    pub(super) fn is_remote(&self) -> bool {
+        self.entry.flags.has(PortFlags::REMOTE)
+    }
+
+    /// The MAC by which it receives the packet. Another host finds the owner of a VIP by the VIP's constant MAC, so that what is under way
+    /// when the VIP moves still reaches it.
     #[inline(always)]
     pub(super) fn mac(&self) -> Mac {
-        if self.vrid == 0 { self.entry.mac } else { Mac::of_vrid(self.vrid) }
+        if self.is_remote() && !self.vip.is_unspecified() {
+            Mac::of_address(self.vip)
+        } else if self.vrid == 0 {
+            self.entry.mac
+        } else {
+            Mac::of_vrid(self.vrid)
+        }
     }
 
     /// Ethernet destination and source of a packet that comes through its gateway.
@@ -56,14 +75,22 @@ impl<T: Tables> Receiver<T> {
 
     #[inline(always)]
     pub(super) fn decision(&self) -> Decision {
-        Decision::deliver(self.index, self.entry.ifindex)
+        if self.is_remote() {
+            Decision::tunnel(self.entry.ifindex, self.entry.vni)
+        } else {
+            Decision::deliver(self.index, self.entry.ifindex)
+        }
     }
 
     /// Delivery of a packet that fits its interface so.
     #[inline(always)]
     pub(super) fn decision_for(&self, fit: Fit) -> Decision {
         if fit == Fit::IN_FRAGMENTS {
-            Decision::fragments(self.entry.ifindex, self.entry.mtu)
+            if self.is_remote() {
+                Decision::tunnel_fragments(self.entry.ifindex, self.entry.vni)
+            } else {
+                Decision::fragments(self.entry.ifindex, self.entry.mtu)
+            }
         } else {
             self.decision()
         }

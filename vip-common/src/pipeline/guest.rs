@@ -2,19 +2,19 @@
 
 use super::{
     arp,
-    claim::{Claim, learn, present_owner, report_use},
+    claim::present_owner,
     deliver::Receiver,
-    packet::{Ipv4Packet, Packet},
+    fragments::{Fit, fit},
+    packet::{Frame, Ipv4Packet, Packet},
     rewrite::{answer_echo, switch},
     route,
+    source::{Source, check_source},
     tables::Tables,
     verdict::{Decision, attempt},
 };
 use crate::{
     DropReason,
-    tables::{
-        AddressKind, ClaimForm, Direction, GrantKey, MacKey, OwnerWord, PortFlags, Target, VniAddress, Way,
-    },
+    tables::{AddressKind, Direction, GrantKey, MacKey, OwnerWord, PortFlags, Target, VniAddress, Way},
     wire::{
         EtherType, Ethernet, Header as _, Ipv4, Mac, Protocol, Udp, VRRP_GROUP, VRRP_TTL, Vrrp, WireIpv4,
     },
@@ -58,31 +58,6 @@ impl<T: Tables> Sender<T> {
     }
 }
 
-/// The source of a packet, after the source check.
-///
-/// One number, not an enum: to the verifier, the slot of a source that is no VIP would be an undefined register.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Source(u32);
-
-impl Source {
-    /// The port's fixed address.
-    pub(super) const FIXED: Self = Self(u32::MAX);
-    /// An address that is not the port's own, by a port whose check is off: never translated.
-    pub(super) const FOREIGN: Self = Self(u32::MAX - 1);
-
-    /// A VIP that the port may send from.
-    #[inline(always)]
-    pub(super) const fn vip(slot: u32) -> Self {
-        Self(slot)
-    }
-
-    /// The VIP's slot, if it is one.
-    #[inline(always)]
-    pub(super) const fn as_vip(self) -> Option<u32> {
-        if self.0 < Self::FOREIGN.0 { Some(self.0) } else { None }
-    }
-}
-
 #[inline(always)]
 pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     let Some(index) = tables.port_by_interface(packet.ingress()) else { return Decision::NOT_OURS };
@@ -101,11 +76,29 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
         return Decision::drop(DropReason::SourceMac);
     }
     match ethernet.ether_type {
-        EtherType::IPV4 => ipv4(packet, tables, &sender),
+        EtherType::IPV4 => {
+            let decision = ipv4(packet, tables, &sender);
+            if decision == Decision::NOT_OURS { leave_alone(packet, tables) } else { decision }
+        }
         EtherType::ARP => arp::decide(packet, tables, &sender),
         // The kernel takes the outer tag out of the bytes. One that is still there stands inside a tag with VLAN 0, and bridges and
         // guests take both for nothing: what comes next would pass unchecked.
         EtherType::VLAN | EtherType::PROVIDER_VLAN => Decision::drop(DropReason::NestedTag),
+        _ => Decision::NOT_OURS,
+    }
+}
+
+/// A packet that is for the host's own bridge or stack: not to a VTEP, though.
+#[inline(never)]
+fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+    // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
+    if tables.config().is_none_or(|config| config.vtep.is_unspecified()) {
+        return Decision::NOT_OURS;
+    }
+    match packet.header::<Frame>(0) {
+        Some(frame) if tables.vtep(frame.ip.destination.get()).is_some() => {
+            Decision::drop(DropReason::VtepAddress)
+        }
         _ => Decision::NOT_OURS,
     }
 }
@@ -129,6 +122,9 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) ->
         return Decision::NOT_OURS;
     }
     let source = attempt!(check_source(tables, sender, &ip));
+    if source == Source::FOREIGN && tables.vtep(ip.source).is_some() {
+        return Decision::drop(DropReason::VtepAddress);
+    }
     if is_dhcp_reply(packet, &ip) && !sender.has_bypass() {
         return Decision::drop(DropReason::DhcpServer);
     }
@@ -169,46 +165,6 @@ fn is_udp_between<P: Packet>(packet: &mut P, ip: &Ipv4Packet, source: u16, desti
             .is_some_and(|udp| udp.source_port.get() == source && udp.destination_port.get() == destination)
 }
 
-/// The source check, and what it teaches: a packet from a VIP by a member lets an unowned VIP be learned, and one by a member that
-/// does not own it is reported.
-#[inline(always)]
-fn check_source<T: Tables>(tables: &T, sender: &Sender<T>, ip: &Ipv4Packet) -> Result<Source, DropReason> {
-    if ip.source == sender.port.address {
-        return Ok(Source::FIXED);
-    }
-    if let Some(slot) = sender.look_up(tables, ip.source).and_then(Target::as_vip)
-        && let Some(grant) = tables.grant(&GrantKey { port: sender.index, slot })
-        && grant.rights.may_source()
-    {
-        if grant.rights.may_own() {
-            let vrid = sender.mac.vrid().filter(|vrid| grant.allows_vrid(*vrid)).unwrap_or_default();
-            let claim = Claim { slot, port: sender.index, vrid, form: ClaimForm::Data };
-            let owner = learn(tables, &claim);
-            if owner.port() != sender.index {
-                report_use(tables, slot, sender.index, owner);
-            }
-        }
-        return Ok(Source::vip(slot));
-    }
-    if sender.has_bypass() || is_from_director(tables, sender, ip) {
-        Ok(Source::FOREIGN)
-    } else {
-        Err(DropReason::SourceAddress)
-    }
-}
-
-/// Whether the owner of a VIP hands a client's packet to the VIP on to a real server, as LVS-DR does: from the client's
-/// address. [`to_vip`] lets it reach the VIP's members and real servers only.
-#[inline(never)]
-fn is_from_director<T: Tables>(tables: &T, sender: &Sender<T>, ip: &Ipv4Packet) -> bool {
-    match sender.look_up(tables, ip.destination).and_then(Target::kind) {
-        Some(AddressKind::Vip(slot)) => {
-            present_owner(tables, slot).port() == sender.index && !sender.to.is_multicast()
-        }
-        _ => false,
-    }
-}
-
 /// Addresses of an advertisement that are looked at for a VIP of the tables: the others belong to the same virtual router.
 const ADVERTISED: usize = 8;
 
@@ -220,36 +176,60 @@ fn advertisement<P: Packet, T: Tables>(
     sender: &Sender<T>,
     ip: &Ipv4Packet,
 ) -> Decision {
-    let Some(&mut vrrp) = ip.transport::<Vrrp, _>(packet) else {
-        return Decision::drop(DropReason::FrameTruncated);
+    let mut refused = false;
+    let slot = attempt!(advertised_vips(packet, 0, ip, |address| {
+        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind) else {
+            return None;
+        };
+        let grant = tables.grant(&GrantKey { port: sender.index, slot });
+        if grant.is_some_and(|grant| grant.rights.may_own()) {
+            return Some(slot);
+        }
+        refused = true;
+        None
+    }));
+    match slot {
+        Some(slot) => Decision::members(slot, sender.index),
+        None if refused => Decision::drop(DropReason::VrrpNotMember),
+        None => Decision::NOT_OURS,
+    }
+}
+
+/// The first VIP that an advertisement names and `accept` has a slot for. `base`: where the frame begins in the packet.
+#[inline(always)]
+pub(super) fn advertised_vips<P: Packet>(
+    packet: &mut P,
+    base: usize,
+    ip: &Ipv4Packet,
+    mut accept: impl FnMut(Ipv4) -> Option<u32>,
+) -> Result<Option<u32>, DropReason> {
+    let payload = base + (ip.payload & 0x7e);
+    if ip.later_fragment || ip.payload + Vrrp::LEN > ip.end {
+        return Err(DropReason::FrameTruncated);
+    }
+    let Some(&mut vrrp) = packet.header::<Vrrp>(payload) else {
+        return Err(DropReason::FrameTruncated);
     };
     if ip.ttl != VRRP_TTL {
-        return Decision::drop(DropReason::VrrpTtl);
+        return Err(DropReason::VrrpTtl);
     }
     if vrrp.packet_type() != Vrrp::ADVERTISEMENT {
-        return Decision::drop(DropReason::VrrpNotMember);
+        return Err(DropReason::VrrpNotMember);
     }
     if ip.payload + Vrrp::LEN + usize::from(vrrp.address_count()) * WireIpv4::LEN > ip.end {
-        return Decision::drop(DropReason::FrameTruncated);
+        return Err(DropReason::FrameTruncated);
     }
-    let mut refused = false;
     for number in 0..ADVERTISED {
         if number >= usize::from(vrrp.address_count()) {
             break;
         }
-        let offset = ip.payload + Vrrp::LEN + number * WireIpv4::LEN;
+        let offset = payload + Vrrp::LEN + number * WireIpv4::LEN;
         let Some(address) = packet.header::<WireIpv4>(offset) else { break };
-        let address = address.get();
-        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind) else {
-            continue;
-        };
-        let grant = tables.grant(&GrantKey { port: sender.index, slot });
-        if grant.is_some_and(|grant| grant.rights.may_own()) {
-            return Decision::members(slot, sender.index);
+        if let Some(slot) = accept(address.get()) {
+            return Ok(Some(slot));
         }
-        refused = true;
     }
-    if refused { Decision::drop(DropReason::VrrpNotMember) } else { Decision::NOT_OURS }
+    Ok(None)
 }
 
 /// A packet to an address of the sender's own subnet that the tables know.
@@ -267,7 +247,7 @@ fn switched<P: Packet, T: Tables>(
         Some(AddressKind::Fixed(index)) => {
             if tables.port(index).is_some_and(|port| port.mac == sender.to) {
                 let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
-                return deliver(packet, tables, sender, source, &receiver);
+                return deliver(packet, tables, sender, ip, source, &receiver);
             }
             by_mac(packet, tables, sender, ip, source)
         }
@@ -312,7 +292,7 @@ fn to_vip<P: Packet, T: Tables>(
         };
         if chosen && port.subnet == sender.port.subnet {
             let receiver = attempt!(Receiver::port(tables, sender.port.vni, index));
-            return deliver(packet, tables, sender, source, &receiver);
+            return deliver(packet, tables, sender, ip, source, &receiver);
         }
         if from_owner {
             return Decision::drop(DropReason::DestinationNotOwn);
@@ -324,9 +304,9 @@ fn to_vip<P: Packet, T: Tables>(
         // The director of a real server that is not in the tables: a bridge may know it.
         return Decision::NOT_OURS;
     }
-    let receiver = attempt!(Receiver::owner(tables, sender.port.vni, owner));
+    let receiver = attempt!(Receiver::owner(tables, sender.port.vni, ip.destination, owner));
     count_vip(packet, tables, Source::vip(slot), Direction::In);
-    deliver(packet, tables, sender, source, &receiver)
+    deliver(packet, tables, sender, ip, source, &receiver)
 }
 
 /// A packet whose address does not lead to its receiver: its MAC may.
@@ -341,15 +321,15 @@ fn by_mac<P: Packet, T: Tables>(
     let vni = sender.port.vni;
     if let Some(index) = tables.port_by_mac(&MacKey::new(vni, sender.to)) {
         let receiver = attempt!(Receiver::port(tables, vni, index));
-        return to_bypass(packet, tables, sender, source, &receiver);
+        return to_bypass(packet, tables, sender, ip, source, &receiver);
     }
     if let Some(address) = sender.to.address()
         && let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind)
     {
         // The VIP as a next hop: its owner routes, for which its own check must be off.
         let owner: OwnerWord = present_owner(tables, slot);
-        let receiver = attempt!(Receiver::owner(tables, vni, owner));
-        return to_bypass(packet, tables, sender, source, &receiver);
+        let receiver = attempt!(Receiver::owner(tables, vni, address, owner));
+        return to_bypass(packet, tables, sender, ip, source, &receiver);
     }
     if sender.port.flags.has(PortFlags::EXTERNAL_ROUTER) && !sender.is_neighbour(ip.destination) {
         return route::past_external_router(packet, tables, sender, ip, source);
@@ -363,13 +343,14 @@ fn to_bypass<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
+    ip: &Ipv4Packet,
     source: Source,
     receiver: &Receiver<T>,
 ) -> Decision {
     if receiver.entry.subnet != sender.port.subnet || !receiver.entry.flags.has(PortFlags::BYPASS) {
         return Decision::drop(DropReason::DestinationNotOwn);
     }
-    deliver(packet, tables, sender, source, receiver)
+    deliver(packet, tables, sender, ip, source, receiver)
 }
 
 /// Delivery inside the subnet.
@@ -378,15 +359,24 @@ fn deliver<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
+    ip: &Ipv4Packet,
     source: Source,
     receiver: &Receiver<T>,
 ) -> Decision {
     if receiver.index == sender.index {
         return Decision::drop(DropReason::Reflected);
     }
+    let mut fitting = Fit::WHOLE;
+    if receiver.is_remote() {
+        // The guest takes its link for longer than the way between the hosts is.
+        fitting = fit(packet, ip, receiver.entry.mtu);
+        if fitting == Fit::TOO_BIG {
+            return Decision::too_big(receiver.entry.mtu);
+        }
+    }
     attempt!(switch(packet, receiver.mac()));
     count_vip(packet, tables, source, Direction::Out);
-    receiver.decision()
+    receiver.decision_for(fitting)
 }
 
 /// Counts a frame from, or to, a VIP inside the VPC.

@@ -20,21 +20,26 @@ mod fragments;
 mod guest;
 mod network;
 mod outside;
+mod overlay;
 mod packet;
 mod quote;
 mod rewrite;
 mod route;
+mod source;
 mod tables;
 mod tell;
+mod tunnel;
 mod verdict;
 
 pub use self::{
-    claim::{Claim, ClaimOutcome, present_owner, take_claim},
+    claim::{Claim, ClaimOutcome, learn_unowned, present_owner, report_use, take_claim, take_pending},
     fragments::{Fragment, Fragments},
     network::neighbours_interface,
     packet::{EditFailed, Ipv4Packet, Packet, mend_in_place},
+    source::{SourceQuestion, source_of},
     tables::{Tables, VipCell, for_each_receiver},
     tell::IcmpErrorHeaders,
+    tunnel::{TunnelHeaders, for_each_host},
     verdict::{Stage, Verdict},
 };
 
@@ -43,26 +48,101 @@ use crate::{tables::ConfigFlags, wire::Protocol};
 /// Decides about a frame that reached the uplink.
 #[inline(always)]
 pub fn uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) -> Verdict {
-    let mut decision = outside::decide(packet, tables, stage);
+    let decision = outside::decide(packet, tables, stage);
     if decision.is_delivery() {
         // First and alone: this is what packets are for.
         tables.observe(decision.word());
         return decision.delivery();
     }
-    if decision.is_refusal() {
-        decision = tell::tell_outside(packet, tables, decision, stage);
-    }
+    let decision =
+        if decision.is_simple() { decision } else { rest_of_uplink(packet, tables, decision, stage) };
     conclude(decision, tables)
 }
 
 /// Decides about a frame that a guest sent.
 #[inline(always)]
 pub fn port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
-    let mut decision = guest::decide(packet, tables);
-    if decision.is_out() || decision.is_refusal() {
-        decision = last_steps(packet, tables, decision);
-    }
+    let decision = guest::decide(packet, tables);
+    let decision = if decision.is_simple() { decision } else { rest_of_port(packet, tables, decision) };
     conclude(decision, tables)
+}
+
+/// What is left to do about a packet, for a second program: the first one's stack, and what the verifier follows of it, end here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// Nothing.
+    Done(Verdict),
+    /// The rest, by [`resume`] with this word.
+    Rest(u64),
+}
+
+/// The first part of [`uplink`] in TC.
+#[inline(always)]
+pub fn begin_uplink<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
+    step(outside::decide(packet, tables, Stage::Tc), tables)
+}
+
+/// The first part of [`port`].
+#[inline(always)]
+pub fn begin_port<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
+    step(guest::decide(packet, tables), tables)
+}
+
+#[inline(always)]
+fn step<T: Tables>(decision: verdict::Decision, tables: &T) -> Step {
+    if decision.is_simple() { Step::Done(conclude(decision, tables)) } else { Step::Rest(decision.word()) }
+}
+
+/// Where a packet came from that is [resumed](resume).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The uplink.
+    Uplink,
+    /// A guest's port.
+    Port,
+}
+
+/// The second part of [`uplink`] and [`port`] in TC.
+#[inline(always)]
+pub fn resume<P: Packet, T: Tables>(packet: &mut P, tables: &T, word: u64, origin: Origin) -> Verdict {
+    let decision = verdict::Decision::from_word(word);
+    let decision = match origin {
+        Origin::Uplink => rest_of_uplink(packet, tables, decision, Stage::Tc),
+        Origin::Port => rest_of_port(packet, tables, decision),
+    };
+    conclude(decision, tables)
+}
+
+#[inline(always)]
+fn rest_of_uplink<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    decision: verdict::Decision,
+    stage: Stage,
+) -> verdict::Decision {
+    if decision.is_tunnel() {
+        tunnel::send(packet, tables, decision, stage)
+    } else if decision.is_refusal() {
+        tell::tell_outside(packet, tables, decision, stage)
+    } else {
+        decision
+    }
+}
+
+#[inline(always)]
+fn rest_of_port<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    decision: verdict::Decision,
+) -> verdict::Decision {
+    if decision.is_tunnel() {
+        tunnel::send(packet, tables, decision, Stage::Tc)
+    } else if decision.is_out() || decision.is_refusal() {
+        last_steps(packet, tables, decision)
+    } else {
+        decision
+    }
 }
 
 /// The last steps of a packet that leaves as an EIP, or whose sender is to be told why it does not, at the surface and out of line: the

@@ -6,10 +6,12 @@ use super::{
     deliver::Receiver,
     fragments::{Fit, fit},
     network::is_elsewhere,
+    overlay,
     packet::{Frame, Ipv4Packet, Packet},
     quote::{Quoted, translate_quote},
     rewrite::{Translation, check_translatable, rewrite},
     tables::{Tables, VipCell as _},
+    tunnel::is_in_reach,
     verdict::{Decision, Stage, attempt},
 };
 use crate::{
@@ -63,7 +65,13 @@ fn packet_to_eip<P: Packet, T: Tables>(
         frame = again;
     }
     let destination = frame.ip.destination.get();
-    let Some(target) = tables.eip(destination) else { return Decision::NOT_OURS };
+    let is_udp = frame.ip.protocol() == Protocol::UDP;
+    if is_udp && destination == config.vtep {
+        return overlay::arrives(packet, tables, stage);
+    }
+    let Some(target) = tables.eip(destination) else {
+        return if is_udp { overlay::passes(packet, tables) } else { Decision::NOT_OURS };
+    };
     if frame.ip.is_plain()
         && frame.ip.protocol() != Protocol::ICMP
         && let Ok(ip) = Ipv4Packet::of_plain(&frame.ip, near)
@@ -124,8 +132,8 @@ fn to_target<P: Packet, T: Tables>(
                 return Decision::drop(DropReason::TableInconsistent);
             }
             let owner = present_owner_of(tables, vip, slot);
-            let receiver = attempt!(Receiver::owner(tables, entry.vni, owner));
-            let decision = translate_for(packet, ip, &receiver, entry.address, stage, extent);
+            let receiver = attempt!(Receiver::owner(tables, entry.vni, entry.address, owner));
+            let decision = translate_for(packet, tables, ip, &receiver, entry.address, stage, extent);
             if decision.is_handled() {
                 tables.count_vip(vip, Way::Eip, Direction::In, extent.bytes);
             }
@@ -137,7 +145,7 @@ fn to_target<P: Packet, T: Tables>(
                 return Decision::drop(DropReason::TableInconsistent);
             }
             let receiver = attempt!(Receiver::<T>::of(index, port));
-            let decision = translate_for(packet, ip, &receiver, port.address, stage, extent);
+            let decision = translate_for(packet, tables, ip, &receiver, port.address, stage, extent);
             if decision.is_handled() {
                 tables.count_port(port, Direction::In, extent.bytes);
             }
@@ -151,13 +159,14 @@ fn to_target<P: Packet, T: Tables>(
 #[inline(always)]
 fn translate_for<P: Packet, T: Tables>(
     packet: &mut P,
+    tables: &T,
     ip: &Ipv4Packet,
     receiver: &Receiver<T>,
     address: Ipv4,
     stage: Stage,
     extent: Extent,
 ) -> Decision {
-    if is_out_of_reach(receiver, stage, extent) {
+    if stage == Stage::Xdp && is_out_of_reach(tables, receiver, extent) {
         return Decision::LEAVE_TO_TC;
     }
     let mtu = receiver.entry.mtu;
@@ -187,11 +196,14 @@ fn continues_tcp<P: Packet>(packet: &mut P, ip: &Ipv4Header) -> bool {
         || !packet.header::<Tcp>(Ethernet::LEN + ip.header_length()).is_some_and(|tcp| tcp.has_syn())
 }
 
-/// Whether this hook cannot reach the receiver's interface.
+/// Whether XDP cannot reach the receiver: its interface, or the way to its host.
 #[inline(always)]
-fn is_out_of_reach<T: Tables>(receiver: &Receiver<T>, stage: Stage, extent: Extent) -> bool {
+fn is_out_of_reach<T: Tables>(tables: &T, receiver: &Receiver<T>, extent: Extent) -> bool {
+    if receiver.is_remote() {
+        return !extent.near || !is_in_reach(tables, receiver.entry.ifindex);
+    }
     let needed = if extent.near { PortFlags::TAKES_XDP } else { PortFlags::TAKES_XDP_FRAGS };
-    stage == Stage::Xdp && !receiver.entry.flags.has(needed)
+    !receiver.entry.flags.has(needed)
 }
 
 /// Answers an ARP request for an EIP whose owner is on this host; a probe too, which the address must be defended against
@@ -221,11 +233,12 @@ fn question_for_eip<P: Packet, T: Tables>(
     let is_here = match target.kind() {
         Some(AddressKind::Vip(slot)) => tables.vip(slot).is_some_and(|vip| {
             let owner = present_owner_of(tables, vip, slot);
-            Receiver::owner(tables, vip.entry().vni, owner).is_ok()
+            let entry = vip.entry();
+            Receiver::owner(tables, entry.vni, entry.address, owner).is_ok_and(|owner| !owner.is_remote())
         }),
-        Some(AddressKind::Fixed(index)) => {
-            tables.port(index).is_some_and(|port| Receiver::<T>::of(index, port).is_ok())
-        }
+        Some(AddressKind::Fixed(index)) => tables
+            .port(index)
+            .is_some_and(|port| Receiver::<T>::of(index, port).is_ok_and(|owner| !owner.is_remote())),
         _ => false,
     };
     if !is_here {

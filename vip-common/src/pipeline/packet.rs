@@ -4,7 +4,7 @@ use super::tell::IcmpErrorHeaders;
 use crate::{
     DropReason,
     checksum::{self, Sum},
-    wire::{Be16, Ethernet, Header, Ipv4, Ipv4Header},
+    wire::{Be16, Ethernet, Header, Ipv4, Ipv4Header, Outer},
 };
 
 /// The kernel refused to change the packet.
@@ -48,6 +48,16 @@ pub trait Packet {
     ///
     /// If it fails the frame is lost.
     fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed>;
+
+    /// Puts the headers of a tunnel before the frame. What it left to the NIC, a sum or the cutting, stays left to it.
+    ///
+    /// If it fails the frame is lost.
+    fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed>;
+
+    /// Takes the headers of a tunnel off: the first [`Outer`] bytes.
+    ///
+    /// If it fails the frame is lost.
+    fn decapsulate(&mut self) -> Result<(), EditFailed>;
 
     /// The sum of the `N` bytes at an even `offset`, `N` a multiple of 4 up to 512; `None` if the packet ends before their end.
     fn sum<const N: usize>(&mut self, offset: usize) -> Option<Sum>;

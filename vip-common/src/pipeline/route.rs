@@ -4,11 +4,12 @@ use super::{
     claim::present_owner,
     deliver::Receiver,
     fragments::{Fit, fit},
-    guest::{Sender, Source, count_vip},
+    guest::{Sender, count_vip},
     network::mtu_of,
     packet::{Ipv4Packet, Packet},
     quote::{eip_of, quoted_destination},
     rewrite::{Translation, answer_echo, check_routable, check_translatable, rewrite},
+    source::Source,
     tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
 };
@@ -56,7 +57,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
             if owner.port() == sender.index {
                 return Decision::drop(DropReason::OwnerLoop);
             }
-            attempt!(Receiver::owner(tables, vni, owner))
+            attempt!(Receiver::owner(tables, vni, ip.destination, owner))
         }
         Some(AddressKind::Gateway(_)) => {
             attempt!(answer_echo(packet, ip, Mac::of_address(sender.port.gateway)));
@@ -168,6 +169,9 @@ fn leave<P: Packet, T: Tables>(
         } else {
             Decision::drop(no_route(tables, ip))
         };
+    }
+    if tables.vtep(ip.destination).is_some() {
+        return Decision::drop(DropReason::VtepAddress);
     }
     let config = attempt!(tables.config().ok_or(DropReason::TableInconsistent));
     // To an EIP of this host: hairpinning (RFC 4787 §6). It comes in again, whatever the routes say, and one hop further.

@@ -2,10 +2,15 @@
 
 use core::ops::Deref;
 
+use super::{
+    claim::{self, Claim, ClaimOutcome},
+    source::{self, SourceQuestion},
+};
 use crate::{
     tables::{
         Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Move, NextHop,
-        OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress, VniEntry, Way,
+        OwnerWord, Pending, PortEntry, PortFlags, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress,
+        VniEntry, Way,
     },
     wire::Ipv4,
 };
@@ -75,6 +80,42 @@ pub trait Tables {
     fn network(&self, index: u16) -> Option<&EipNetwork>;
     /// Writes MOVES at an index of [`Move::index`].
     fn record_move(&self, index: u32, record: &Move);
+    /// [`take_pending`](super::take_pending). The verifier looks at this and the next four apart from who asks, and so once only, where
+    /// the programs' tables have them as functions of their own.
+    fn take_pending(&self, slot: u32)
+    where
+        Self: Sized,
+    {
+        claim::take_pending(self, slot);
+    }
+    /// [`take_claim`](super::take_claim).
+    fn take_claim(&self, claim: &Claim) -> ClaimOutcome
+    where
+        Self: Sized,
+    {
+        claim::take_claim(self, claim)
+    }
+    /// [`learn_unowned`](super::learn_unowned).
+    fn learn_unowned(&self, claim: &Claim)
+    where
+        Self: Sized,
+    {
+        claim::learn_unowned(self, claim);
+    }
+    /// [`report_use`](super::report_use).
+    fn report_use(&self, slot: u32, port: u32)
+    where
+        Self: Sized,
+    {
+        claim::report_use(self, slot, port);
+    }
+    /// [`source_of`](super::source_of).
+    fn source_of(&self, question: &SourceQuestion) -> u32
+    where
+        Self: Sized,
+    {
+        source::source_of(self, question)
+    }
     /// Sends an event to the agent, if its meter admits it and the ring has room.
     fn notify(&self, event: &Event);
     /// Whether this CPU's meter admits one more ICMP error; counts it if not.
@@ -93,10 +134,7 @@ pub trait Tables {
 /// Calls `deliver` with the interface of every member of the VIP in `slot` that has one on this host, except `sender`.
 #[inline(always)]
 pub fn for_each_receiver<T: Tables>(tables: &T, slot: u32, sender: u32, mut deliver: impl FnMut(u32)) {
-    let Some(members) = tables.members(slot) else { return };
-    if tables.port(sender).is_none_or(|port| port.vni != members.vni) {
-        return;
-    }
+    let Some(members) = members_of(tables, slot, sender) else { return };
     for &member in &members.ports {
         if member == 0 || member == sender {
             continue;
@@ -104,8 +142,17 @@ pub fn for_each_receiver<T: Tables>(tables: &T, slot: u32, sender: u32, mut deli
         if let Some(port) = tables.port(member)
             && port.vni == members.vni
             && port.ifindex != 0
+            && !port.flags.has(PortFlags::REMOTE)
         {
             deliver(port.ifindex);
         }
     }
+}
+
+/// The members of the VIP in `slot`, which must be of the sender's VPC.
+#[inline(always)]
+pub(super) fn members_of<T: Tables>(tables: &T, slot: u32, sender: u32) -> Option<&Members> {
+    let members = tables.members(slot)?;
+    let is_strange = sender != 0 && tables.port(sender).is_none_or(|port| port.vni != members.vni);
+    (!is_strange).then_some(members)
 }

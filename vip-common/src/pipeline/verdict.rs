@@ -47,12 +47,20 @@ pub enum Verdict {
         /// The longest of them in bytes.
         mtu: u32,
     },
-    /// To the members of a VIP but one, as it is: [`for_each_receiver`](super::for_each_receiver) has them.
+    /// To the members of a VIP but one, as it is: [`for_each_receiver`](super::for_each_receiver) has those on this host,
+    /// [`for_each_host`](super::for_each_host) the other hosts.
     Members {
         /// VIP slot.
         slot: u32,
-        /// Port index of the sender.
+        /// Port index of the sender; 0: it is on another host, which sees to the others.
         sender: u32,
+    },
+    /// To another host, in [`Fragments`](super::Fragments) of which each gets [`TunnelHeaders`](super::TunnelHeaders) of its own.
+    TunnelFragments {
+        /// Index in HOSTS.
+        host: u32,
+        /// The receiver's VPC.
+        vni: u32,
     },
     /// Back out of the interface that it came from.
     Return,
@@ -108,6 +116,8 @@ impl Decision {
     const REFUSE_ACTION: u64 = 11;
     const TELL_ACTION: u64 = 12;
     const FRAGMENTS_ACTION: u64 = 13;
+    const TUNNEL_ACTION: u64 = 14;
+    const TUNNEL_FRAGMENTS_ACTION: u64 = 15;
 
     /// [`Verdict::NotOurs`].
     pub(super) const NOT_OURS: Self = Self::new(Self::NOT_OURS_ACTION, 0, 0);
@@ -177,6 +187,36 @@ impl Decision {
         Self::new(Self::FRAGMENTS_ACTION, mtu, ifindex)
     }
 
+    /// Through VXLAN to the host with this index: [`tunnel`](super::tunnel) makes a verdict of it.
+    #[inline(always)]
+    pub(super) const fn tunnel(host: u32, vni: u32) -> Self {
+        Self::new(Self::TUNNEL_ACTION, vni, host)
+    }
+
+    /// [`Verdict::TunnelFragments`].
+    #[inline(always)]
+    pub(super) const fn tunnel_fragments(host: u32, vni: u32) -> Self {
+        Self::new(Self::TUNNEL_FRAGMENTS_ACTION, vni, host)
+    }
+
+    /// Whether it is a [`Self::tunnel`].
+    #[inline(always)]
+    pub(super) const fn is_tunnel(self) -> bool {
+        self.0 >> 56 == Self::TUNNEL_ACTION
+    }
+
+    /// Host's index and VNI of a [`Self::tunnel`].
+    #[inline(always)]
+    pub(super) const fn tunnelled(self) -> (u32, u32) {
+        (self.0 as u32, (self.0 >> 32 & 0xff_ffff) as u32)
+    }
+
+    /// Whether nothing but the verdict is left of it, and that is carried out by one call of the kernel at most.
+    #[inline(always)]
+    pub(super) const fn is_simple(self) -> bool {
+        self.0 >> 56 <= Self::DELIVER_ACTION || self.0 >> 56 == Self::RETURN_ACTION
+    }
+
     /// [`Verdict::Deliver`].
     #[inline(always)]
     pub(super) const fn deliver(port: u32, ifindex: u32) -> Self {
@@ -213,6 +253,12 @@ impl Decision {
         self.0
     }
 
+    /// The decision with this word.
+    #[inline(always)]
+    pub(super) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
     /// The reason's index, of a drop, told or not.
     #[inline(always)]
     pub(super) const fn drop_index(self) -> Option<u32> {
@@ -229,10 +275,22 @@ impl Decision {
         self.0 >> 56 == Self::DELIVER_ACTION
     }
 
-    /// Whether the packet goes to a guest, whole or in fragments.
+    /// Whether a packet from another host goes to a third one.
+    #[inline(always)]
+    pub(super) const fn is_sent_on(self) -> bool {
+        matches!(self.0 >> 56, Self::RETURN_ACTION | Self::UPLINK_ACTION | Self::RESOLVE_ACTION)
+    }
+
+    /// Whether the packet goes to a guest, here or on another host, whole or in fragments.
     #[inline(always)]
     pub(super) const fn is_handled(self) -> bool {
-        matches!(self.0 >> 56, Self::DELIVER_ACTION | Self::FRAGMENTS_ACTION)
+        matches!(
+            self.0 >> 56,
+            Self::DELIVER_ACTION
+                | Self::FRAGMENTS_ACTION
+                | Self::TUNNEL_ACTION
+                | Self::TUNNEL_FRAGMENTS_ACTION
+        )
     }
 
     /// The [`Verdict::Deliver`] that it is.
@@ -277,6 +335,7 @@ impl Decision {
             Self::DELIVER_ACTION => self.delivery(),
             Self::MEMBERS_ACTION => Verdict::Members { slot: detail, sender: port },
             Self::RETURN_ACTION => Verdict::Return,
+            Self::TUNNEL_FRAGMENTS_ACTION => Verdict::TunnelFragments { host: detail, vni: port },
             Self::UPLINK_ACTION => Verdict::Uplink { ifindex: detail, mtu: port },
             Self::COME_BACK_ACTION => Verdict::ComeBack { ifindex: detail },
             Self::RESOLVE_ACTION => {

@@ -22,6 +22,8 @@ impl ConfigFlags {
     pub const TCP_BY_TC: Self = Self(1 << 2);
     /// EIPs may be on VLANs: a packet to one must have come in where its network is.
     pub const VLANS: Self = Self(1 << 3);
+    /// No owner is learned from ordinary traffic: other hosts, which may know one, were not heard yet.
+    pub const LEARNING_WAITS: Self = Self(1 << 4);
 
     /// Both sets together.
     #[must_use]

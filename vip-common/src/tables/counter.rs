@@ -18,6 +18,8 @@ pub enum Way {
     Eip,
     /// Inside the VPC and its peers.
     Inside,
+    /// Arrived here, and sent on to the host that the VIP has moved to.
+    Onward,
 }
 
 /// Frames and their bytes. 16 bytes.
@@ -39,7 +41,7 @@ impl Count {
     }
 }
 
-/// What VIPS_ASIDE counts of a VIP: all but the frames that came to its EIP. 48 bytes.
+/// What VIPS_ASIDE counts of a VIP: all but the frames that came to its EIP. 64 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct AsideTraffic {
@@ -47,6 +49,8 @@ pub struct AsideTraffic {
     pub eip_out: Count,
     /// Frames inside the VPC and its peers.
     pub inside: Traffic,
+    /// Frames that came from other hosts, and were sent on to the host that the VIP has moved to.
+    pub onward: Count,
 }
 
 /// What was forwarded. Bytes are of whole frames; a frame that the guest left to

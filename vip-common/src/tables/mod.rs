@@ -76,6 +76,9 @@ pub mod names {
     pub const METERS: &str = "METERS";
     /// Ring buffer of [`Event`](super::Event)s.
     pub const EVENTS: &str = "EVENTS";
+    /// Array of programs: those that go on where `uplink_tc` (index 0) and `port` (1) leave off. What the first leave to the second is part
+    /// of the layout: programs of an earlier start go on by the second programs of a later one.
+    pub const RESTS: &str = "RESTS";
     /// Per-CPU array: index 0 → the last verdict's word (`u64`), kept only where the programs were loaded to be observed.
     pub const VERDICTS: &str = "VERDICTS";
     /// Per-CPU array: index 0 → packets lost after the verdict, as the kernel's tracepoint reports (`u64`).

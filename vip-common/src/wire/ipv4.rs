@@ -124,6 +124,14 @@ impl Ipv4Header {
         header
     }
 
+    /// Sets the length of header and payload in bytes; mends the checksum.
+    #[inline(always)]
+    pub fn set_total_length(&mut self, total_length: Be16) {
+        let change = Sum::default().replace(self.total_length, total_length);
+        self.checksum = checksum::update(self.checksum, change);
+        self.total_length = total_length;
+    }
+
     /// Makes the header that of a fragment: length in all, offset in the whole packet's payload (a multiple of 8), both in bytes, and
     /// whether more follow; mends the checksum.
     #[inline(always)]

@@ -42,6 +42,7 @@ fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), T
         Verdict::Consumed
         | Verdict::Deliver { .. }
         | Verdict::DeliverFragments { .. }
+        | Verdict::TunnelFragments { .. }
         | Verdict::Return
         | Verdict::Uplink { .. }
         | Verdict::ComeBack { .. }
@@ -52,6 +53,7 @@ fn check(tables: &MemoryTables, frame: &[u8], outcome: &Outcome) -> Result<(), T
         outcome.verdict,
         Verdict::Deliver { .. }
             | Verdict::DeliverFragments { .. }
+            | Verdict::TunnelFragments { .. }
             | Verdict::Uplink { .. }
             | Verdict::Resolve { .. }
     );

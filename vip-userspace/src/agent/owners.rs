@@ -50,6 +50,7 @@ pub(super) fn take_over(
 pub(super) fn begin(tables: &Tables, slot: u32) -> Result<(), KernelError> {
     release(tables, slot, None)?;
     tables.vips.clear_traffic(slot, Way::Inside)?;
+    tables.vips.clear_traffic(slot, Way::Onward)?;
     if tables.vips.load(slot)?.word.epoch() == 0 {
         // Nobody has ever owned anything in this slot.
         return Ok(());

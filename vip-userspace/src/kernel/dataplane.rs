@@ -11,8 +11,7 @@ use vip_common::tables::{Config, LAYOUT_VERSION, names};
 use super::{
     Capacity, EventStream, KernelError, MapShape, PinDir, ProgramReport, Tables, TcHook, chunked,
     pin_dir::unpin,
-    programs::{self, PORT, UPLINK, UPLINK_TC},
-    shape,
+    programs, shape,
     tables::{ArrayTable, cpus},
 };
 
@@ -83,9 +82,7 @@ impl Dataplane {
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
         let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
-        for name in [UPLINK, UPLINK_TC, PORT] {
-            programs::load(&mut ebpf, name)?;
-        }
+        programs::load_forwarding(&mut ebpf)?;
         let config = tables.config.get(0)?;
         // The last step: tables without a layout were left by a start that did not come this far.
         tables.config.set(0, Config { layout: LAYOUT_VERSION, agent_pid: process::id(), ..config })?;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::ProgramArray,
     programs::{Program, ProgramError, ProgramInfo, RawTracePoint, SchedClassifier, Xdp},
 };
 use aya_obj::Object;
 use serde::Serialize;
+use vip_common::tables::names;
 
 use super::{
     Capacity, KernelError,
@@ -22,13 +24,20 @@ pub(super) const UPLINK: &str = "uplink";
 pub(super) const UPLINK_TC: &str = "uplink_tc";
 /// TC ingress on each port.
 pub(super) const PORT: &str = "port";
+/// TC: goes on where [`UPLINK_TC`] leaves off.
+pub(super) const UPLINK_REST: &str = "uplink_rest";
+/// TC: goes on where [`PORT`] leaves off.
+pub(super) const PORT_REST: &str = "port_rest";
 /// Raw tracepoint that counts packets lost after the verdict.
 pub(super) const REDIRECT_ERRORS: &str = "redirect_err";
 /// Raw tracepoint that counts packets which a driver did not take from XDP.
 pub(super) const DEVMAP_XMIT: &str = "devmap_xmit";
 
 /// All programs.
-const ALL: [&str; 5] = [UPLINK, UPLINK_TC, PORT, REDIRECT_ERRORS, DEVMAP_XMIT];
+const ALL: [&str; 7] = [UPLINK, UPLINK_TC, UPLINK_REST, PORT, PORT_REST, REDIRECT_ERRORS, DEVMAP_XMIT];
+
+/// The second programs, by their index in [RESTS](names::RESTS).
+const RESTS: [&str; 2] = [UPLINK_REST, PORT_REST];
 
 /// What a program costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,6 +65,24 @@ pub(super) fn parse(object: &[u8]) -> Result<Object, KernelError> {
         return Err(KernelError::NoObject);
     }
     Object::parse(object).map_err(|source| KernelError::Object { source: Box::new(source) })
+}
+
+/// Loads all programs that packets meet into the kernel, and makes the second ones reachable for the first.
+pub(super) fn load_forwarding(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    for name in RESTS.into_iter().chain([UPLINK, UPLINK_TC, PORT]) {
+        load(ebpf, name)?;
+    }
+    let rests = ebpf
+        .take_map(names::RESTS)
+        .ok_or(KernelError::ObjectLacks { kind: "table of programs", name: names::RESTS })?;
+    let not_written =
+        |source| KernelError::Table { operation: "write", table: names::RESTS, source: Box::new(source) };
+    let mut rests = ProgramArray::try_from(rests).map_err(not_written)?;
+    for (index, name) in (0..).zip(RESTS) {
+        let fd = classifier(ebpf, name)?.fd().map_err(failed("refer to", name))?;
+        rests.set(index, fd, 0).map_err(not_written)?;
+    }
+    Ok(())
 }
 
 /// Loads one program into the kernel. Its tables are those of the object it came from.
@@ -151,9 +178,7 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
     let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
     chunked::provide(&mut loader, &least, &cpus, |name| pins.table(name))?;
     let mut ebpf = loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
-    for name in [UPLINK, UPLINK_TC, PORT] {
-        load(&mut ebpf, name)?;
-    }
+    load_forwarding(&mut ebpf)?;
     for name in [REDIRECT_ERRORS, DEVMAP_XMIT] {
         if let Err(error) = load(&mut ebpf, name) {
             tracing::debug!("no report on {name}: {error}");

@@ -109,9 +109,7 @@ impl Runner {
         let mut ebpf =
             loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
         let tables = Tables::take(&mut ebpf, capacity.sizes()?)?;
-        for name in [UPLINK, UPLINK_TC, PORT] {
-            programs::load(&mut ebpf, name)?;
-        }
+        programs::load_forwarding(&mut ebpf)?;
         let verdicts = ebpf
             .take_map(names::VERDICTS)
             .ok_or(KernelError::ObjectLacks { kind: "table", name: names::VERDICTS })?;

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Every table of the object that is pinned.
-pub(super) const TABLES: [&str; 20] = [
+pub(super) const TABLES: [&str; 21] = [
     names::CONFIG,
     names::NODES,
     names::SCATTERED,
@@ -38,6 +38,7 @@ pub(super) const TABLES: [&str; 20] = [
     names::METERS,
     names::EVENTS,
     names::XMIT_ERRORS,
+    names::RESTS,
 ];
 
 /// A port index has 20 bits in a VIP's word, and index 0 is no port.

@@ -62,13 +62,36 @@ pub(super) fn detach_pinned_link(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What the functions of a program are: without, the verifier knows of none which it is to look at apart.
+pub(super) struct Functions<'a> {
+    /// Id of the loaded type information.
+    pub(super) btf: u32,
+    /// Records of `struct bpf_func_info`.
+    pub(super) records: &'a [u8],
+    /// How many there are.
+    pub(super) count: usize,
+    /// Bytes of each.
+    pub(super) size: usize,
+}
+
+/// BPF_BTF_GET_FD_BY_ID (Linux 4.18).
+fn open_btf(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+    let fd = bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: on success BPF_BTF_GET_FD_BY_ID returns a descriptor that is new and belongs to the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// What the verifier says in sum of a program that it accepts (BPF_PROG_LOAD). The program is not kept.
 pub(super) fn verifier_statistics(
     kind: bpf_prog_type,
     instructions: &[bpf_insn],
     license: &CStr,
     flags: u32,
+    functions: &Functions<'_>,
 ) -> io::Result<String> {
+    let btf = open_btf(functions.btf)?;
     let mut log = vec![0_u8; LOG_BYTES];
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_3.prog_type = kind as u32;
@@ -76,6 +99,10 @@ pub(super) fn verifier_statistics(
     attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
     attr.__bindgen_anon_3.license = license.as_ptr().expose_provenance() as u64;
     attr.__bindgen_anon_3.prog_flags = flags;
+    attr.__bindgen_anon_3.prog_btf_fd = u32::try_from(btf.as_raw_fd()).map_err(io::Error::other)?;
+    attr.__bindgen_anon_3.func_info = functions.records.as_ptr().expose_provenance() as u64;
+    attr.__bindgen_anon_3.func_info_cnt = u32::try_from(functions.count).map_err(io::Error::other)?;
+    attr.__bindgen_anon_3.func_info_rec_size = u32::try_from(functions.size).map_err(io::Error::other)?;
     attr.__bindgen_anon_3.log_level = LOG_STATISTICS;
     attr.__bindgen_anon_3.log_buf = log.as_mut_ptr().expose_provenance() as u64;
     attr.__bindgen_anon_3.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;

@@ -53,8 +53,19 @@ fn of_program(object: &Object, name: &str, info: &ProgramInfo) -> io::Result<u32
         ProgramSection::Xdp { frags: true, .. } => BPF_F_XDP_HAS_FRAGS,
         _ => 0,
     };
-    let log =
-        syscall::verifier_statistics(info.program_type(), &function.instructions, &program.license, flags)?;
+    let functions = syscall::Functions {
+        btf: info.btf_id().ok_or_else(lacks)?,
+        records: &function.func_info.func_info_bytes(),
+        count: function.func_info.func_info.len(),
+        size: function.func_info_rec_size,
+    };
+    let log = syscall::verifier_statistics(
+        info.program_type(),
+        &function.instructions,
+        &program.license,
+        flags,
+        &functions,
+    )?;
     stack_in(&log).ok_or_else(|| io::Error::other(format!("the verifier tells no stack of {name}: {log}")))
 }
 

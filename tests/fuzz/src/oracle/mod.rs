@@ -142,7 +142,8 @@ fn by_verdict(facts: Facts<'_>, step: &Step) -> Judgement {
         | Verdict::LeaveToTc
         | Verdict::Consumed
         | Verdict::Drop(_)
-        | Verdict::Tell { .. } => Ok(()),
+        | Verdict::Tell { .. }
+        | Verdict::TunnelFragments { .. } => Ok(()),
     }
 }
 

@@ -141,7 +141,7 @@ impl VipTable {
 
     /// Traffic of a VIP that goes one way.
     pub fn traffic(&self, slot: u32, way: Way) -> Result<Traffic, KernelError> {
-        let AsideTraffic { eip_out, inside } = self.aside.counted(slot)?;
+        let AsideTraffic { eip_out, inside, onward } = self.aside.counted(slot)?;
         Ok(match way {
             Way::Eip => {
                 let Count { packets, bytes } = self.vips.counted(slot)?;
@@ -153,10 +153,14 @@ impl VipTable {
                 }
             }
             Way::Inside => inside,
+            Way::Onward => {
+                let Count { packets, bytes } = onward;
+                Traffic { packets_in: packets, bytes_in: bytes, ..Traffic::default() }
+            }
         })
     }
 
-    /// Traffic of a VIP, both ways together.
+    /// Traffic of a VIP to and from guests of this host, both ways together.
     pub fn all_traffic(&self, slot: u32) -> Result<Traffic, KernelError> {
         Ok(self.traffic(slot, Way::Eip)?.plus(self.traffic(slot, Way::Inside)?))
     }
@@ -164,12 +168,14 @@ impl VipTable {
     /// Sets the traffic that goes one way to zero.
     pub fn clear_traffic(&self, slot: u32, way: Way) -> Result<(), KernelError> {
         let (eip_out, inside) = (offset_of!(AsideTraffic, eip_out), offset_of!(AsideTraffic, inside));
+        let onward = offset_of!(AsideTraffic, onward);
         match way {
             Way::Eip => {
                 self.vips.clear_counters(slot, 0..size_of::<Count>())?;
                 self.aside.clear_counters(slot, eip_out..eip_out + size_of::<Count>())
             }
             Way::Inside => self.aside.clear_counters(slot, inside..inside + size_of::<Traffic>()),
+            Way::Onward => self.aside.clear_counters(slot, onward..onward + size_of::<Count>()),
         }
     }
 }

@@ -1,0 +1,328 @@
+//! Frames from other hosts, through VXLAN (RFC 7348).
+//!
+//! The sender's host has checked and translated what is inside, and says by its destination MAC who is meant: the constant MAC of a VIP
+//! its owner, whoever that is by now, any other MAC that port. What is decided here is who receives it. A receiver that has moved to
+//! another host gets it from here, once: a frame that was sent on already is not sent on again. Nobody's word counts here for who has an
+//! address: a claim takes effect on the claimant's own host, which tells the others.
+//!
+//! Everything is decided before the tunnel's headers come off, so that TC finds what XDP leaves to it as it came.
+
+use super::{
+    arp::{answer_at, has_impossible_sender},
+    claim::present_owner,
+    deliver::Receiver,
+    guest::advertised_vips,
+    packet::{Frame, Ipv4Packet, Packet},
+    rewrite::switch,
+    tables::{Tables, VipCell as _},
+    tunnel::{is_in_reach, send_back, send_on, was_sent_on},
+    verdict::{Decision, Stage, attempt},
+};
+use crate::{
+    DropReason,
+    tables::{AddressKind, Direction, GrantKey, MacKey, PortFlags, Target, VniAddress, Way},
+    wire::{
+        Arp, ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Mac, Outer, Protocol, VRRP_GROUP,
+        VXLAN_PORT,
+    },
+};
+
+/// Where the frame inside begins.
+const INNER: usize = Outer::LEN;
+
+/// What of the headers outside is needed inside.
+#[derive(Clone, Copy)]
+struct Tunnel {
+    vni: u32,
+    /// Root page of the VPC's addresses.
+    root: u32,
+    /// The sender's VTEP.
+    from: Ipv4,
+    /// Bytes of the frame inside.
+    length: usize,
+    sent_on: bool,
+    stage: Stage,
+}
+
+impl Tunnel {
+    #[inline(always)]
+    fn look_up<T: Tables>(&self, tables: &T, address: Ipv4) -> Option<Target> {
+        tables.address(self.root, &VniAddress { vni: self.vni, address })
+    }
+}
+
+/// UDP to this host's VTEP: a frame of a VPC, or somebody else's.
+#[inline(never)]
+pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: Stage) -> Decision {
+    // Before the packet is looked at: see `passes`.
+    let Some(config) = tables.config() else { return Decision::NOT_OURS };
+    let (near, whole, gso_size) = (packet.near(), packet.length(), packet.gso_size());
+    // Referred to, not copied: Linux 6.1 has no stack for it.
+    let Some(outer) = packet.header::<Outer>(0) else { return Decision::NOT_OURS };
+    if !outer.ip.is_plain() || outer.udp.destination_port.get() != VXLAN_PORT {
+        return Decision::NOT_OURS;
+    }
+    let vni = outer.vxlan.vni();
+    let Some(entry) = tables.vni(vni) else { return Decision::NOT_OURS };
+    let from = outer.ip.source.get();
+    if from == config.vtep || tables.vtep(from).is_none() {
+        return Decision::drop(DropReason::VtepUnknown);
+    }
+    let Ok(ip) = Ipv4Packet::of_plain(&outer.ip, whole) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    // Of a frame that the NIC has put together (GRO), or its sender left whole (GSO), the length outside may be of one part.
+    let length = if gso_size == 0 { ip.end } else { whole };
+    if outer.ip.has_more_fragments() || length < INNER + Ethernet::LEN {
+        return Decision::drop(DropReason::VxlanMalformed);
+    }
+    if stage == Stage::Xdp && near < length && near < INNER + Ipv4Packet::MOST_BEFORE_PAYLOAD {
+        return Decision::LEAVE_TO_TC;
+    }
+    let tunnel = Tunnel {
+        vni,
+        root: entry.root,
+        from,
+        length: length - INNER,
+        sent_on: was_sent_on(outer.udp.source_port.get()),
+        stage,
+    };
+    let Some(&mut ethernet) = packet.header::<Ethernet>(INNER) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    match ethernet.ether_type {
+        EtherType::IPV4 => ipv4(packet, tables, &tunnel, &ethernet),
+        EtherType::ARP => arp(packet, tables, &tunnel, &ethernet),
+        _ => Decision::drop(DropReason::OverlayType),
+    }
+}
+
+/// UDP to the uplink's MAC, and to an address that is neither an EIP nor this host's VTEP: not VXLAN of a VPC.
+#[inline(never)]
+pub(super) fn passes<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+    // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
+    if tables.config().is_none_or(|config| config.vtep.is_unspecified()) {
+        return Decision::NOT_OURS;
+    }
+    match packet.header::<Outer>(0) {
+        Some(outer)
+            if outer.ip.is_plain()
+                && outer.udp.destination_port.get() == VXLAN_PORT
+                && tables.vni(outer.vxlan.vni()).is_some() =>
+        {
+            Decision::drop(DropReason::VtepNotOurs)
+        }
+        _ => Decision::NOT_OURS,
+    }
+}
+
+#[inline(never)]
+fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethernet: &Ethernet) -> Decision {
+    let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(INNER) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
+    if ethernet.destination.is_multicast() {
+        if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
+            return Decision::drop(DropReason::OverlayGroup);
+        }
+        return advertisement(packet, tables, tunnel, &ip);
+    }
+    let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
+    let decision = hand_over(packet, tables, tunnel, &receiver, ip.length());
+    if let Some(vip) = slot.as_vip().and_then(|slot| tables.vip(slot)) {
+        // Nothing changes in between that would have to be looked at first.
+        if decision.is_delivery() {
+            tables.count_vip(vip, Way::Inside, Direction::In, tunnel.length);
+        } else if decision.is_sent_on() {
+            tables.count_vip(vip, Way::Onward, Direction::In, tunnel.length);
+        }
+    }
+    decision
+}
+
+/// Who receives a packet, and the VIP that it is for as a target word; the port's own address where it is for none.
+#[inline(always)]
+fn receiver_of<T: Tables>(
+    tables: &T,
+    tunnel: &Tunnel,
+    mac: Mac,
+    destination: Ipv4,
+) -> Result<(Receiver<T>, Target), DropReason> {
+    if let Some(address) = mac.address() {
+        let slot =
+            tunnel.look_up(tables, address).and_then(Target::as_vip).ok_or(DropReason::NoSuchAddress)?;
+        let owner = present_owner(tables, slot);
+        let receiver = Receiver::owner(tables, tunnel.vni, address, owner)?;
+        // The VIP as a next hop: its owner routes, for which its own check must be off.
+        if destination != address && !receiver.entry.flags.has(PortFlags::BYPASS) {
+            return Err(DropReason::DestinationNotOwn);
+        }
+        return Ok((receiver, Target::vip(slot)));
+    }
+    let index = tables.port_by_mac(&MacKey::new(tunnel.vni, mac)).ok_or(DropReason::NoSuchAddress)?;
+    let receiver = Receiver::port(tables, tunnel.vni, index)?;
+    let mut target = Target::port(index);
+    if destination != receiver.entry.address {
+        let slot = tunnel.look_up(tables, destination).and_then(Target::as_vip);
+        let grant = slot.and_then(|slot| tables.grant(&GrantKey { port: index, slot }));
+        if let Some(slot) = slot.filter(|_| grant.is_some_and(|grant| grant.rights.may_source())) {
+            target = Target::vip(slot);
+        } else if !receiver.entry.flags.has(PortFlags::BYPASS) {
+            return Err(DropReason::DestinationNotOwn);
+        }
+    }
+    Ok((receiver, target))
+}
+
+/// To the receiver: here, or on its way once more. `bytes`: length of the IP packet.
+#[inline(always)]
+fn hand_over<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    tunnel: &Tunnel,
+    receiver: &Receiver<T>,
+    bytes: usize,
+) -> Decision {
+    if receiver.is_remote() {
+        if tunnel.sent_on {
+            return Decision::drop(DropReason::ForwardedTwice);
+        }
+        let host = receiver.entry.ifindex;
+        if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {
+            return Decision::LEAVE_TO_TC;
+        }
+        return send_on(packet, tables, host, tunnel.stage);
+    }
+    let needed =
+        if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
+    if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
+        return Decision::LEAVE_TO_TC;
+    }
+    let mtu = receiver.entry.mtu as usize;
+    if mtu != 0 && bytes > mtu && packet.gso_size() == 0 {
+        return Decision::drop(DropReason::TooBig);
+    }
+    attempt!(packet.decapsulate().map_err(DropReason::from));
+    attempt!(switch(packet, receiver.mac()));
+    receiver.decision()
+}
+
+/// A VRRP advertisement: to the members here, unchanged.
+#[inline(always)]
+fn advertisement<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    tunnel: &Tunnel,
+    ip: &Ipv4Packet,
+) -> Decision {
+    if tunnel.stage == Stage::Xdp {
+        // It cannot make several packets of one.
+        return Decision::LEAVE_TO_TC;
+    }
+    let slot = attempt!(advertised_vips(packet, INNER, ip, |address| {
+        match tunnel.look_up(tables, address).and_then(Target::as_vip) {
+            Some(slot) if tables.vip(slot).is_some_and(|vip| vip.entry().vni == tunnel.vni) => Some(slot),
+            _ => None,
+        }
+    }));
+    let Some(slot) = slot else { return Decision::drop(DropReason::VrrpNotMember) };
+    attempt!(packet.decapsulate().map_err(DropReason::from));
+    Decision::members(slot, 0)
+}
+
+/// ARP from another host: a probe for the owner, a reply for the port that asked, a question that a host without forwarder spreads.
+#[inline(never)]
+fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethernet: &Ethernet) -> Decision {
+    let Some(&mut arp) = packet.header::<Arp>(INNER + Ethernet::LEN) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    let operation = attempt!(arp.operation().ok_or(DropReason::ArpMalformed));
+    let (speaker, target) = (arp.sender_ip.get(), arp.target_ip.get());
+    if has_impossible_sender(&arp) {
+        return Decision::drop(DropReason::ArpMalformed);
+    }
+    if speaker == target || !is_true(tables, tunnel, speaker, arp.sender_mac) {
+        return Decision::drop(DropReason::OverlayClaim);
+    }
+    match operation {
+        ArpOperation::Request if speaker.is_unspecified() => {
+            if let Some(slot) = tunnel.look_up(tables, target).and_then(Target::as_vip) {
+                let owner = present_owner(tables, slot);
+                return match Receiver::owner(tables, tunnel.vni, target, owner) {
+                    Ok(receiver) => hand_over_arp(packet, tables, tunnel, &receiver),
+                    // Nobody is there to defend the address.
+                    Err(_) => Decision::CONSUMED,
+                };
+            }
+            question(packet, tables, tunnel, &arp)
+        }
+        ArpOperation::Request => question(packet, tables, tunnel, &arp),
+        ArpOperation::Reply => {
+            let port = tables.port_by_mac(&MacKey::new(tunnel.vni, ethernet.destination));
+            let index = attempt!(port.ok_or(DropReason::NoSuchAddress));
+            let receiver = attempt!(Receiver::port(tables, tunnel.vni, index));
+            hand_over_arp(packet, tables, tunnel, &receiver)
+        }
+    }
+}
+
+/// [`hand_over`] of a frame whose Ethernet destination stays.
+#[inline(always)]
+fn hand_over_arp<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    tunnel: &Tunnel,
+    receiver: &Receiver<T>,
+) -> Decision {
+    let Some(&mut ethernet) = packet.header::<Ethernet>(INNER) else {
+        return Decision::drop(DropReason::EditFailed);
+    };
+    let decision = hand_over(packet, tables, tunnel, receiver, 0);
+    if decision.is_delivery() {
+        attempt!(switch(packet, ethernet.destination));
+    }
+    decision
+}
+
+/// Whether the tables agree that this address has this MAC.
+#[inline(always)]
+fn is_true<T: Tables>(tables: &T, tunnel: &Tunnel, address: Ipv4, mac: Mac) -> bool {
+    if address.is_unspecified() {
+        return true;
+    }
+    match tunnel.look_up(tables, address).and_then(Target::kind) {
+        Some(AddressKind::Fixed(index)) => {
+            tables.port(index).is_some_and(|port| port.vni == tunnel.vni && port.mac == mac)
+        }
+        Some(AddressKind::Vip(_) | AddressKind::Gateway(_)) => mac == Mac::of_address(address),
+        Some(AddressKind::ExternalGateway(_)) | None => false,
+    }
+}
+
+/// A question from a host that asks all others, as one without forwarder does: answered for what is here.
+#[inline(always)]
+fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, arp: &Arp) -> Decision {
+    let target = arp.target_ip.get();
+    let is_here = |port: T::Port| port.vni == tunnel.vni && !port.flags.has(PortFlags::REMOTE);
+    let mac = match tunnel.look_up(tables, target).and_then(Target::kind) {
+        Some(AddressKind::Fixed(index)) => match tables.port(index) {
+            Some(port) if is_here(port) => port.mac,
+            _ => return Decision::CONSUMED,
+        },
+        Some(AddressKind::Vip(slot)) => match tables.port(present_owner(tables, slot).port()) {
+            Some(port) if is_here(port) => Mac::of_address(target),
+            _ => return Decision::CONSUMED,
+        },
+        Some(AddressKind::Gateway(_)) => Mac::of_address(target),
+        Some(AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
+    };
+    let Some(host) = tables.vtep(tunnel.from) else { return Decision::drop(DropReason::VtepUnknown) };
+    if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {
+        return Decision::LEAVE_TO_TC;
+    }
+    if !answer_at(packet, INNER, arp, mac) {
+        return Decision::drop(DropReason::EditFailed);
+    }
+    send_back(packet, tables, host, tunnel.stage)
+}
