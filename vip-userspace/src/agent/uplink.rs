@@ -111,7 +111,7 @@ impl Agent {
             entry.uplink_mac = Mac::new(uplink.mac);
             entry.uplink_mtu = uplink.mtu;
         }
-        entry.flags = flags;
+        entry.flags = flags.with(self.learning_flag());
         entry.neighbours_until = neighbours_until();
         problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
         problems.extend(self.next_hops.set_routes(&self.tables, self.routes.table()));

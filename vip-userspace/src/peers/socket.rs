@@ -30,6 +30,11 @@ impl PeerSocket {
         Ok(Self { socket: UdpSocket::from_std(socket)?, port, buffer: Box::new([0; LONGEST + 1]) })
     }
 
+    /// The VTEP and the port.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
     /// Waits until there may be a datagram. Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
@@ -52,6 +57,8 @@ impl PeerSocket {
     /// Sends a datagram to a host's VTEP. One that the kernel has no room for, or no way for, is lost like one that the network
     /// loses: what matters is sent again.
     pub fn send(&self, vtep: Ipv4Addr, datagram: &[u8]) -> io::Result<()> {
-        self.socket.try_send_to(datagram, SocketAddr::V4(SocketAddrV4::new(vtep, self.port))).map(drop)
+        // Not through the runtime, which may not know yet that the socket is writable.
+        let to = SocketAddrV4::new(vtep, self.port);
+        socket2::SockRef::from(&self.socket).send_to(datagram, &to.into()).map(drop)
     }
 }
