@@ -21,6 +21,7 @@ use super::{
     events::Refusal,
     fdb,
     fitness::{Judged, judge},
+    hosts::Ways,
     interfaces::Uplink,
     known::Known,
     late_claims::LateClaims,
@@ -165,6 +166,8 @@ pub(super) struct Agent {
     /// Whether those that an earlier process attached it to were looked at.
     pub(super) strays_removed: bool,
     pub(super) next_hops: NextHops,
+    /// The ways to the other hosts.
+    pub(super) ways: Ways,
     pub(super) fdb: fdb::Made,
     /// `None`: the configuration has no `peers`.
     pub(super) peers: Option<Peers>,

@@ -175,7 +175,7 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
     let cpus = cpus()?;
     let mut loader = EbpfLoader::new();
     let pins = TemporaryPins::new()?;
-    let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
+    let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1, hosts: 1 };
     chunked::provide(&mut loader, &least, &cpus, |name| pins.table(name))?;
     let mut ebpf = loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
     load_forwarding(&mut ebpf)?;
