@@ -51,6 +51,8 @@ impl Agent {
     pub(super) async fn take_events(&mut self, batch: &[Event]) {
         let now = Instant::now();
         let of_kind = |kind| batch.iter().filter(move |event| event.kind() == Some(kind));
+        // Before everything else: while they do not know, other hosts send to the owner before.
+        self.tell_peers(of_kind(EventKind::Moved).map(|event| event.slot));
         // Answers first: a use that stands before the answer must not win over it.
         for event in of_kind(EventKind::OwnerAnswered) {
             self.silent.answered(event.slot, event.port);
@@ -242,18 +244,20 @@ impl Agent {
         let first = self.words.is_empty();
         let words = present_words(&self.tables, slots.iter().copied());
         let (changed, any) = self.words.see_all(range, words);
+        self.tell_peers(changed.iter().copied());
         // Those before the start are history, not news.
         self.read_moves(&changed, !first);
         any
     }
 
     /// Looks at the words of a few slots: what the programs told of.
-    fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
+    pub(super) fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
         let members = &self.contents.near().members;
         let present = slots.iter().copied().filter(|slot| members.contains_key(slot));
         let words = present_words(&self.tables, present);
         let changed: Vec<u32> =
             words.filter(|(slot, word)| self.words.see(*slot, *word)).map(|(slot, _)| slot).collect();
+        self.tell_peers(changed.iter().copied());
         self.read_moves(&changed, true);
     }
 
@@ -288,10 +292,11 @@ impl Agent {
     }
 
     /// Does what depends on who owns what.
-    async fn owners_changed(&mut self) {
-        self.tend_bridges().await;
+    pub(super) async fn owners_changed(&mut self) {
+        // First what the outside waits for.
         self.choose_announcements();
         self.announce(Instant::now());
+        self.tend_bridges().await;
     }
 
     /// Finds the EIPs in networks that the uplink is in: only there does anybody ask for them by ARP.

@@ -22,6 +22,7 @@ mod known;
 mod late_claims;
 mod next_hops;
 mod owners;
+mod peers;
 mod quiet;
 mod reload;
 mod run;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::Ipv4Addr,
     panic,
     sync::Arc,
@@ -26,6 +26,7 @@ use super::{
     known::Known,
     late_claims::LateClaims,
     next_hops::NextHops,
+    peers::Peers,
     quiet::Quiet,
     reload::StateFile,
     shared::Shared,
@@ -109,6 +110,8 @@ pub(super) enum Happening {
     Events(Vec<Event>),
     /// They cannot be listened to.
     EventsFailed(kernel::KernelError),
+    /// Another host may have told something.
+    Peers(io::Result<()>),
     /// The state's file may have changed.
     File,
     /// Something is due.
@@ -166,6 +169,8 @@ pub(super) struct Agent {
     /// The ways to the other hosts.
     pub(super) ways: Ways,
     pub(super) fdb: fdb::Made,
+    /// `None`: the configuration has no `peers`.
+    pub(super) peers: Option<Peers>,
     pub(super) announcer: Announcer,
     /// EIPs in networks that the uplink is in, with their targets.
     pub(super) announceable: Vec<(Ipv4Addr, Target)>,
@@ -183,7 +188,7 @@ impl Agent {
     /// Waits for the next happening. Cancel-safe, because all that it waits for is.
     async fn next(&mut self) -> Happening {
         let due = self.due();
-        let Self { links, features, routes, neighbours, events, file, .. } = self;
+        let Self { links, features, routes, neighbours, events, file, peers, .. } = self;
         tokio::select! {
             links = links.next() => Happening::Links(links.map(drop)),
             features = features.next() => Happening::Features(features.map(drop)),
@@ -198,6 +203,7 @@ impl Agent {
                     Err(error) => Happening::EventsFailed(error),
                 }
             }
+            readable = Peers::readable(peers.as_ref()) => Happening::Peers(readable),
             () = file.changed() => Happening::File,
             () = sleep_until(due.into()) => Happening::Time,
         }
@@ -210,6 +216,7 @@ impl Agent {
             self.silent.next(),
             self.resting.ends(),
             self.retry_at,
+            self.peers.as_ref().and_then(Peers::next),
             Some(self.keep_alive_at),
         ]
         .into_iter()
@@ -243,6 +250,7 @@ impl Agent {
                 // The regular look finds what they would have told; nothing else is gained by haste.
                 sleep(LOOK).await;
             }
+            Happening::Peers(readable) => self.take_datagrams(readable).await,
             Happening::File => self.file_changed().await,
             Happening::Time => self.take_time().await,
         }
@@ -265,6 +273,7 @@ impl Agent {
 
     async fn take_time(&mut self) {
         let now = Instant::now();
+        self.tend_peers(now).await;
         if self.keep_alive_at <= now {
             self.keep_alive_at = now + KEEP_ALIVE;
             self.vouch_for_neighbours();
