@@ -9,7 +9,6 @@ use vip_common::{
     tables::HostEntry,
     wire::{EtherType, Ethernet, Ipv4, Ipv4Header, Mac},
 };
-use zerocopy::FromZeros as _;
 
 use super::{
     error::chain,
@@ -30,7 +29,7 @@ const NAMED: usize = 5;
 
 /// An entry of HOSTS that leads nowhere yet, of the host with a VTEP.
 pub(super) fn without_way(vtep: Ipv4) -> HostEntry {
-    HostEntry { ip: Ipv4Header::tunnel(Ipv4::UNSPECIFIED, vtep), ..HostEntry::new_zeroed() }
+    HostEntry { ip: Ipv4Header::tunnel(Ipv4::UNSPECIFIED, vtep), ..HostEntry::default() }
 }
 
 /// The VTEP of the host that an entry of HOSTS is about; `None`: of none.
@@ -135,7 +134,7 @@ impl Agent {
 
     /// The entry of HOSTS of the host with a VTEP.
     fn way_to(&self, vtep: Ipv4) -> HostEntry {
-        let mut entry = HostEntry { ip: Ipv4Header::tunnel(self.ways.vtep, vtep), ..HostEntry::new_zeroed() };
+        let mut entry = HostEntry { ip: Ipv4Header::tunnel(self.ways.vtep, vtep), ..HostEntry::default() };
         entry.mtu = self.ways.mtu;
         let Some(uplink) = &self.uplink else { return entry };
         let (source, ether_type) = (Mac::new(uplink.mac), EtherType::IPV4);

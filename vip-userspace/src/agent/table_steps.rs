@@ -7,7 +7,6 @@ use vip_common::{
     },
     wire::Mac,
 };
-use zerocopy::FromZeros as _;
 
 use super::{
     hosts::{vtep_of, without_way},
@@ -180,7 +179,7 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
             tables.members.set(slot, Members::default())
         }
         Step::ClearPort(index) => tables.ports.clear(index),
-        Step::ClearHost(index) => tables.hosts.set(index, HostEntry::new_zeroed()),
+        Step::ClearHost(index) => tables.hosts.set(index, HostEntry::default()),
         Step::RemovePortDev(index) => tables.port_devs.clear(index),
         Step::SetNetwork(index, network) => tables.networks.set(index, network),
         Step::FreshSlot(slot) => owners::begin(tables, slot),
