@@ -1,7 +1,7 @@
 //! What the agent shows to others while it works.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -86,6 +86,8 @@ pub(super) struct Shared {
     /// What interfaces had dropped when the agent came to use them, by ifindex.
     dropped_before: Mutex<BTreeMap<u32, u64>>,
     history: Mutex<History>,
+    /// VIP slots with several masters.
+    conflicts: Mutex<BTreeSet<u32>>,
     published: RwLock<Arc<Published>>,
 }
 
@@ -109,6 +111,7 @@ impl Shared {
             losses,
             dropped_before: Mutex::default(),
             history: Mutex::default(),
+            conflicts: Mutex::default(),
             published: RwLock::new(Arc::new(published)),
         }
     }
@@ -124,6 +127,11 @@ impl Shared {
     /// What interfaces had dropped when the agent came to use them, by ifindex.
     pub(super) fn dropped_before(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
         self.dropped_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// VIP slots with several masters.
+    pub(super) fn conflicts(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.conflicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
