@@ -17,11 +17,12 @@ use vip_lab::big_state::{BigState, Form};
 use vip_userspace::{
     config::Capacity,
     memory,
-    plan::{Contents, Indexes, Interfaces, Resting, compile, diff},
+    plan::{Contents, Indexes, Resting, Site, compile, diff},
     state,
 };
 
-const CAPACITY: Capacity = Capacity { ports: (1 << 20) - 1, vips: 1 << 20, eips: 1 << 20, subnets: 4096 };
+const CAPACITY: Capacity =
+    Capacity { ports: (1 << 20) - 1, vips: 1 << 20, eips: 1 << 20, subnets: 4096, hosts: 1024 };
 
 /// A figure of /proc/self/status in MiB.
 fn resident(key: &str) -> Result<u64> {
@@ -66,10 +67,10 @@ fn main() -> Result<()> {
     let state = timed("parse", || state::load(&path, Some(BigState::HOST)))??;
     timed("settled", memory::give_back)?;
     let mut contents = Contents::default();
-    let interfaces = Interfaces::default();
+    let site = Site { host: BigState::HOST.to_owned(), ..Site::default() };
     for round in ["first", "again"] {
         let indexes = timed("indexes", || Indexes::of(&contents, &CAPACITY, &Resting::default()))?;
-        let desired = timed("compile", || compile(&state, &[], &interfaces, &indexes))?;
+        let desired = timed("compile", || compile(&state, &site, &indexes))?;
         drop(indexes);
         let steps = timed("diff", || diff(&contents, &desired.contents))?;
         println!("{round}: {} steps, {} refused", steps.len(), desired.refused.len());

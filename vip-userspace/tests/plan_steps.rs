@@ -15,14 +15,14 @@ use vip_common::{
 use vip_userspace::{
     config::Capacity,
     plan::{
-        Contents, Desired, Indexes, Interface, Interfaces, REST, Reason, Resting, Step, compile, diff,
-        unjustified,
+        Assigned, Contents, Desired, Indexes, Interface, Interfaces, REST, Reason, Resting, Site, Step,
+        compile, diff, host_of, interface_of, unjustified,
     },
     state::{Kind, Port, Ref, State, parse},
     vlan::Vlan,
 };
 
-const CAPACITY: Capacity = Capacity { ports: 12, vips: 8, eips: 8, subnets: 6 };
+const CAPACITY: Capacity = Capacity { ports: 12, vips: 8, eips: 8, subnets: 6, hosts: 5 };
 
 // ---- Worlds: a state and the interfaces of its host ----------------------------------------------------------------
 
@@ -46,6 +46,7 @@ struct PortSeed {
     subnet: u8,
     address: u8,
     mac: u8,
+    host: u8,
     interface: u8,
     bypass: bool,
 }
@@ -59,8 +60,15 @@ struct VipSeed {
 }
 
 fn port_seed() -> impl Strategy<Value = PortSeed> {
-    (0..4_u8, 0..6_u8, 0..6_u8, 0..6_u8, any::<bool>()).prop_map(
-        |(subnet, address, mac, interface, bypass)| PortSeed { subnet, address, mac, interface, bypass },
+    (0..4_u8, 0..6_u8, 0..6_u8, 1..4_u8, 0..6_u8, any::<bool>()).prop_map(
+        |(subnet, address, mac, host, interface, bypass)| PortSeed {
+            subnet,
+            address,
+            mac,
+            host,
+            interface,
+            bypass,
+        },
     )
 }
 
@@ -79,9 +87,18 @@ fn world() -> impl Strategy<Value = World> {
         vec(option::weighted(0.8, (1..9_u32, any::<bool>(), any::<bool>())), 6),
         any::<bool>(),
         0..2_u8,
+        (any::<bool>(), any::<bool>()),
     )
-        .prop_map(|(ports, vips, eips, interfaces, peered, routers)| {
-            build(&ports, &vips, &eips, &interfaces, peered, routers)
+        .prop_map(|(ports, vips, eips, interfaces, peered, routers, (lists_all, renumbered))| {
+            let World { mut text, interfaces, .. } =
+                build(&ports, &vips, &eips, &interfaces, peered, routers);
+            if renumbered {
+                text = text.replace("172.31.0.2", "172.31.0.12");
+            }
+            if !lists_all && !text.contains("host: hv3") {
+                text = text.replace(", { id: hv3, vtep: 172.31.0.3 }", "");
+            }
+            World::of(text, interfaces)
         })
 }
 
@@ -94,7 +111,9 @@ fn build(
     routers: u8,
 ) -> World {
     // Writing to a string cannot fail.
-    let mut text = String::from("hosts: [{ id: hv1, vtep: 172.31.0.1 }]\nvpcs:\n");
+    let mut text = String::from(
+        "hosts: [{ id: hv1, vtep: 172.31.0.1 }, { id: hv2, vtep: 172.31.0.2 }, { id: hv3, vtep: 172.31.0.3 }]\nvpcs:\n",
+    );
     for vpc in 0..2 {
         let _ = writeln!(text, "  - {{ id: vpc{vpc}, vni: {} }}", 100 + vpc);
     }
@@ -117,15 +136,17 @@ fn build(
     for (number, seed) in ports.iter().enumerate() {
         let vpc = seed.subnet / 2;
         let address = Ipv4Addr::new(10, second(vpc), seed.subnet % 2, 10 + seed.address);
-        if !addresses.insert((vpc, address)) || !macs.insert((vpc, seed.mac)) || !taken.insert(seed.interface)
+        if !addresses.insert((vpc, address))
+            || !macs.insert((vpc, seed.mac))
+            || !taken.insert((seed.host, seed.interface))
         {
             continue;
         }
         known.insert(number, seed.subnet);
         let _ = writeln!(
             text,
-            "  - {{ id: port{number}, subnet: subnet{}, address: {address}, mac: 02:00:00:00:00:{:02x}, host: hv1, interface: tap{}, source_dest_check: {} }}",
-            seed.subnet, seed.mac, seed.interface, !seed.bypass
+            "  - {{ id: port{number}, subnet: subnet{}, address: {address}, mac: 02:00:00:00:00:{:02x}, host: hv{}, interface: tap{}, source_dest_check: {} }}",
+            seed.subnet, seed.mac, seed.host, seed.interface, !seed.bypass
         );
     }
     if known.is_empty() {
@@ -192,17 +213,24 @@ fn list<'p>(ports: impl Iterator<Item = &'p u8>) -> String {
     ports.map(|port| format!("port{port}")).collect::<Vec<_>>().join(", ")
 }
 
-fn networks() -> [EipNetwork; 1] {
-    [EipNetwork {
+/// The host that the plan is for.
+fn site(world: &World) -> Site {
+    let network = EipNetwork {
         network: Ipv4Addr::new(203, 0, 113, 0).into(),
         mask: Ipv4Addr::new(255, 255, 255, 254).into(),
         gateway: Ipv4Addr::new(203, 0, 113, 1).into(),
         ..EipNetwork::default()
-    }]
+    };
+    Site {
+        host: "hv1".to_owned(),
+        networks: [network].into(),
+        interfaces: world.interfaces.clone(),
+        tunnel_mtu: 1450,
+    }
 }
 
 fn desire(world: &World, contents: &Contents, resting: &Resting) -> Desired {
-    compile(&world.state, &networks(), &world.interfaces, &Indexes::of(contents, &CAPACITY, resting))
+    compile(&world.state, &site(world), &Indexes::of(contents, &CAPACITY, resting))
 }
 
 fn carry_out(contents: &mut Contents, desired: &Desired) {
@@ -253,7 +281,7 @@ fn assert_sound(contents: &Contents, after: &str) {
         assert_eq!(address.map(|entry| entry.eip.address), Some(*eip), "after {after}");
     }
     for (ifindex, index) in &contents.interfaces {
-        assert_eq!(port(index).map(|port| port.ifindex), Some(*ifindex), "after {after}");
+        assert_eq!(port(index).and_then(interface_of), Some(*ifindex), "after {after}");
     }
     for (index, slot) in contents.grants.keys() {
         let vni = contents.members.get(slot).map(|vip| vip.vni);
@@ -263,12 +291,24 @@ fn assert_sound(contents: &Contents, after: &str) {
         for index in members.ports.iter().filter(|index| **index != 0) {
             assert_eq!(port(index).map(|port| port.vni), Some(members.vni), "after {after}");
         }
+        for host in members.hosts.iter().filter(|host| **host != 0) {
+            assert!(contents.hosts.contains_key(&u32::from(*host)), "members on an empty host after {after}");
+        }
+    }
+    for (vtep, index) in &contents.vteps {
+        assert_eq!(contents.hosts.get(index), Some(vtep), "after {after}");
     }
     let mut ifindexes = BTreeSet::new();
     for (index, port) in &contents.ports {
+        let interface = interface_of(port);
         assert!(
-            port.ifindex == 0 || ifindexes.insert(port.ifindex),
+            interface.is_none_or(|interface| ifindexes.insert(interface)),
             "two ports share an interface after {after}"
+        );
+        let host = host_of(port);
+        assert!(
+            host.is_none_or(|host| contents.hosts.contains_key(&host)),
+            "a port is on an empty host after {after}"
         );
         if port.flags.has(PortFlags::TAKES_XDP) {
             assert_eq!(contents.port_devs.get(index), Some(&port.ifindex), "after {after}");
@@ -310,6 +350,15 @@ fn apply_to_owners(owners: &mut Owners, step: &Step) {
     }
 }
 
+/// Whether a port is on one host before and on another after.
+fn changes_hosts(before: &Contents, after: &Contents, port: u32) -> bool {
+    let place = |contents: &Contents| {
+        let port = contents.ports.get(&port)?;
+        Some(if port.flags.has(PortFlags::REMOTE) { host_of(port) } else { None })
+    };
+    place(before).zip(place(after)).is_some_and(|(before, after)| before != after)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -322,9 +371,13 @@ proptest! {
         let mut owners = settle_owners(&contents, owner);
 
         let desired = desire(&to, &contents, &Resting::default());
+        let mut rehomed = BTreeSet::new();
         for step in diff(&contents, &desired.contents) {
             contents.apply(&step);
             apply_to_owners(&mut owners, &step);
+            if let Step::Rehome { slot, port } = step {
+                prop_assert!(rehomed.insert((port, slot)), "an epoch too many of slot {slot}");
+            }
             assert_sound(&contents, &format!("{step:?}"));
             for (slot, port) in &owners {
                 prop_assert!(contents.ports.contains_key(port), "slot {slot} is owned by an empty port after {step:?}");
@@ -336,11 +389,18 @@ proptest! {
         let words = owners.iter().map(|(&slot, &port)| (slot, OwnerWord::new(1, true, port, 0)));
         prop_assert_eq!(unjustified(&contents, words), []);
         for (slot, port) in settle_owners(&before, owner) {
-            let same = before.ports.get(&port).map(|port| port.ifindex)
-                == contents.ports.get(&port).map(|port| port.ifindex);
+            let moves = changes_hosts(&before, &contents, port);
+            let same = before.ports.get(&port).and_then(interface_of)
+                == contents.ports.get(&port).and_then(interface_of);
             let keeps = contents.grants.get(&(port, slot)).is_some_and(|grant| grant.rights.may_own());
-            prop_assert!(!same || !keeps || owners.get(&slot) == Some(&port), "slot {slot} lost its owner for nothing");
+            prop_assert!(
+                !(same || moves) || !keeps || owners.get(&slot) == Some(&port),
+                "slot {slot} lost its owner for nothing"
+            );
         }
+        let may_own = contents.grants.iter().filter(|(_, grant)| grant.rights.may_own()).map(|(key, _)| *key);
+        let moved: BTreeSet<_> = may_own.filter(|(port, _)| changes_hosts(&before, &contents, *port)).collect();
+        prop_assert_eq!(rehomed, moved);
     }
 
     #[test]
@@ -423,14 +483,14 @@ proptest! {
 // ---- By example ----------------------------------------------------------------------------------------------------
 
 fn seed(subnet: u8, address: u8, mac: u8, interface: u8) -> PortSeed {
-    PortSeed { subnet, address, mac, interface, bypass: false }
+    PortSeed { subnet, address, mac, host: 1, interface, bypass: false }
 }
 
 #[test]
 fn full_tables_refuse_only_what_is_new_and_say_what() {
     let capacity = Capacity { ports: 1, ..CAPACITY };
     let desire = |world: &World, contents: &Contents| {
-        compile(&world.state, &[], &world.interfaces, &Indexes::of(contents, &capacity, &Resting::default()))
+        compile(&world.state, &site(world), &Indexes::of(contents, &capacity, &Resting::default()))
     };
     let one = build(&[seed(0, 5, 5, 0)], &[], &[], &[None], false, 0);
     let mut contents = Contents::default();
@@ -470,7 +530,7 @@ fn a_vip_without_one_of_its_members_is_applied_and_says_so() {
         VipSeed { subnet: 0, address: 9, bindings: vec![(0, true, false), (1, true, false)], vrid: None };
     let world = build(&[seed(0, 4, 4, 0), seed(0, 5, 5, 1)], &[vip], &[], &[None], false, 0);
     let indexes = Indexes::of(&Contents::default(), &capacity, &Resting::default());
-    let desired = compile(&world.state, &[], &world.interfaces, &indexes);
+    let desired = compile(&world.state, &site(&world), &indexes);
     assert_eq!(desired.assigned.vips.iter().count(), 1);
     let of_vip = desired.refused.iter().filter(|refused| refused.kind == Kind::Vip);
     let said: Vec<String> = of_vip.map(ToString::to_string).collect();
@@ -486,8 +546,7 @@ fn an_object_that_replaces_another_in_a_full_table_follows_after_the_rest() {
     let new = build(&[seed(2, 5, 4, 0)], &[], &[], &[None], false, 0);
     let mut contents = Contents::default();
     let mut apply = |world: &World, resting: &Resting| {
-        let desired =
-            compile(&world.state, &[], &world.interfaces, &Indexes::of(&contents, &capacity, resting));
+        let desired = compile(&world.state, &site(world), &Indexes::of(&contents, &capacity, resting));
         let before = Indexes::of(&contents, &capacity, resting);
         carry_out(&mut contents, &desired);
         (before, contents.clone(), desired.refused)
@@ -563,4 +622,117 @@ fn a_port_on_a_vlan_has_the_vlan_interface_and_its_neighbour_without_one_knows_o
     assert_eq!(entries(&interfaces), missing, "another VLAN's interface");
     interfaces.insert("tap0".to_owned(), Vlan::stacked(200, 7), interface(8));
     assert_eq!(entries(&interfaces), ([(7, 1507, true), (8, 1508, false), (9, 1509, false)], vec![7, 8, 9]));
+}
+
+// ---- Other hosts ---------------------------------------------------------------------------------------------------
+
+fn seed_on(host: u8, subnet: u8, address: u8, interface: u8) -> PortSeed {
+    PortSeed { host, ..seed(subnet, address, address, interface) }
+}
+
+/// Three members of one VIP, on these hosts; the first host's interfaces exist.
+fn spread(hosts: [u8; 3]) -> World {
+    let [a, b, c] = hosts;
+    let ports = [seed_on(a, 0, 0, 0), seed_on(b, 0, 1, 1), seed_on(c, 0, 2, 2)];
+    let bindings = (0..3).map(|port| (port, true, false)).collect();
+    let vip = VipSeed { subnet: 0, address: 5, bindings, vrid: None };
+    let interface = |ifindex| Some((ifindex, false, true));
+    build(&ports, &[vip], &[], &[interface(2), interface(3), interface(4)], false, 0)
+}
+
+#[test]
+fn ports_of_other_hosts_lead_to_their_hosts_and_members_name_each_once() {
+    let world = spread([1, 2, 2]);
+    let desired = desire(&world, &Contents::default(), &Resting::default());
+    assert_eq!(desired.refused, []);
+    let index_of = |id: &str| desired.assigned.hosts.get(world.state.hosts.find(id).expect("a host"));
+    // This host is the first to get an index, whatever the order of the others.
+    assert_eq!(["hv1", "hv2", "hv3"].map(index_of), [Some(1), Some(2), Some(3)]);
+    let ports: Vec<_> = desired.contents.ports.values().collect();
+    let places: Vec<_> = ports.iter().map(|port| (interface_of(port), host_of(port), port.mtu)).collect();
+    assert_eq!(places, [(Some(2), None, 1500), (None, Some(2), 1450), (None, Some(2), 1450)]);
+    let of_this_host = [PortFlags::BRIDGED, PortFlags::TAKES_XDP, PortFlags::TAKES_XDP_FRAGS];
+    assert!(ports.iter().skip(1).all(|port| !of_this_host.iter().any(|flag| port.flags.has(*flag))));
+    // A name means an interface of its own host alone.
+    assert_eq!(desired.contents.interfaces, [(2, 1)].into());
+    assert_eq!(desired.contents.port_devs, [(1, 2)].into());
+    let members = desired.contents.members.values().next().expect("the VIP");
+    assert_eq!((&members.ports[..4], &members.hosts[..2]), (&[1, 2, 3, 0][..], &[2, 0][..]));
+    assert_eq!(desired.contents.vteps.len(), 3);
+    assert_eq!(desired.contents.vnis, [100, 101].into());
+}
+
+#[test]
+fn a_vip_goes_with_its_owners_port_to_another_host_and_begins_another_epoch() {
+    for (from, to, also) in [
+        // Away: the interface here is let go of.
+        ([1, 2, 3], [2, 2, 3], vec![Step::RemoveInterface(2), Step::RemovePortDev(1)]),
+        // Here.
+        ([2, 2, 3], [1, 2, 3], vec![Step::SetInterface(2, 1), Step::SetPortDev(1, 2)]),
+        // From one to another, by one change of the port.
+        ([2, 2, 3], [3, 2, 3], vec![]),
+    ] {
+        let mut contents = Contents::default();
+        reach(&spread(from), &mut contents);
+        let desired = desire(&spread(to), &contents, &Resting::default());
+        let steps = diff(&contents, &desired.contents);
+        assert_eq!(steps.last(), Some(&Step::Rehome { slot: 0, port: 1 }), "{from:?} {to:?}: {steps:?}");
+        assert!(!steps.iter().any(|step| matches!(step, Step::Release { .. })), "{from:?} {to:?}: {steps:?}");
+        assert!(also.iter().all(|step| steps.contains(step)), "{from:?} {to:?}: {steps:?}");
+        if also.is_empty() {
+            let ports = steps.iter().filter(|step| matches!(step, Step::SetPort(..)));
+            assert_eq!(ports.count(), 1, "{steps:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_a_host_is_never_an_interfaces_in_between() {
+    // hv2 has index 2 and the interface of the port here as well.
+    let mut contents = Contents::default();
+    reach(&spread([2, 2, 2]), &mut contents);
+    let desired = desire(&spread([1, 2, 2]), &contents, &Resting::default());
+    let seen: Vec<_> = diff(&contents, &desired.contents)
+        .iter()
+        .filter_map(|step| match step {
+            Step::SetPort(1, port) => Some((port.ifindex, port.flags.has(PortFlags::REMOTE))),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen, [(0, true), (2, false)]);
+}
+
+#[test]
+fn a_host_that_gets_another_vtep_is_reached_by_another_index() {
+    let old = spread([1, 2, 3]);
+    let new = World::of(old.text.replace("172.31.0.2", "172.31.0.12"), old.interfaces.clone());
+    let mut contents = Contents::default();
+    let before = reach(&old, &mut contents).assigned;
+    let desired = desire(&new, &contents, &Resting::default());
+    let index = |assigned: &Assigned| assigned.hosts.get(new.state.hosts.find("hv2").expect("hv2"));
+    assert_eq!((index(&before), index(&desired.assigned)), (Some(2), Some(4)));
+    let steps = diff(&contents, &desired.contents);
+    let place = |wanted: &Step| steps.iter().position(|step| step == wanted).expect("the step");
+    let vtep = |last| Ipv4Addr::new(172, 31, 0, last).into();
+    let first = [Step::RemoveVtep(vtep(2)), Step::SetHost(4, vtep(12))].map(|step| place(&step));
+    let last = [Step::SetVtep(vtep(12), 4), Step::ClearHost(2)].map(|step| place(&step));
+    let port = steps.iter().position(|step| matches!(step, Step::SetPort(2, _))).expect("the port");
+    assert!(first.is_sorted() && first[1] < port && port < last[0] && last.is_sorted(), "{steps:?}");
+}
+
+#[test]
+fn ports_of_a_host_that_has_no_room_are_refused_and_those_here_are_not() {
+    let capacity = Capacity { hosts: 2, ..CAPACITY };
+    let world = spread([1, 2, 3]);
+    let indexes = Indexes::of(&Contents::default(), &capacity, &Resting::default());
+    let refused: Vec<_> =
+        compile(&world.state, &site(&world), &indexes).refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refused,
+        [
+            "host hv3: not applied, HOSTS is full (2 entries); remove objects that are not needed",
+            "port port2: not applied, because host hv3 is not",
+            "vip vip0: port port2 has no rights yet, because it is not applied",
+        ]
+    );
 }

@@ -51,7 +51,7 @@ impl Forwarder {
     /// Loads an object and fills its tables. The calling thread's namespace has the world's interfaces.
     pub(super) fn load(object: &[u8], world: World) -> Result<Self> {
         let (ports, vips, eips, subnets) = (world::PORTS, world.entries, world.entries, 4);
-        let capacity = Capacity { ports, vips, eips, subnets };
+        let capacity = Capacity { ports, vips, eips, subnets, hosts: 1 };
         let runner = Runner::load_unobserved(object, &capacity)?;
         let tables = runner.tables();
         fill(tables, &diff(&Contents::default(), &contents(world)))?;

@@ -1,6 +1,6 @@
 //! Other hosts, and the VPCs whose frames travel between them.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 use crate::wire::{Ethernet, Header as _, Ipv4, Ipv4Header, Outer};
 
@@ -20,6 +20,13 @@ pub struct HostEntry {
     pub next_hop: Ipv4,
     /// Always 0.
     pub zero: u32,
+}
+
+impl Default for HostEntry {
+    /// No host.
+    fn default() -> Self {
+        Self::new_zeroed()
+    }
 }
 
 impl HostEntry {

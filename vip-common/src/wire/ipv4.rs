@@ -100,10 +100,22 @@ impl Ipv4Header {
     /// (so that it needs no identification, RFC 6864 §4.1); with its checksum.
     #[inline(always)]
     pub fn own(protocol: u8, total_length: u16, source: Ipv4, destination: Ipv4) -> Self {
+        // Internetwork control (RFC 1812 §4.3.2.5).
+        Self::new(0xc0, protocol, total_length, source, destination)
+    }
+
+    /// The header, without options, of the UDP datagrams that carry guests' frames from one VTEP to another. Nobody may cut them. Its
+    /// `total_length` is 0, and the checksum is that of such a header: each datagram's own length is added to both.
+    #[inline(always)]
+    pub fn tunnel(source: Ipv4, destination: Ipv4) -> Self {
+        Self::new(0, Protocol::UDP, 0, source, destination)
+    }
+
+    #[inline(always)]
+    fn new(tos: u8, protocol: u8, total_length: u16, source: Ipv4, destination: Ipv4) -> Self {
         let mut header = Self {
             version_ihl: 0x45,
-            // Internetwork control (RFC 1812 §4.3.2.5).
-            tos: 0xc0,
+            tos,
             total_length: Be16::new(total_length),
             identification: Be16::new(0),
             flags_offset: Be16::new(Self::DONT_FRAGMENT),
@@ -114,7 +126,7 @@ impl Ipv4Header {
             destination: WireIpv4::new(destination),
         };
         header.checksum = Sum::default()
-            .add(Be16::new(0x45c0))
+            .add(Be16::new(0x4500 | u16::from(tos)))
             .add(header.total_length)
             .add(header.flags_offset)
             .add(header.ttl_protocol())

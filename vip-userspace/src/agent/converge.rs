@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use vip_common::tables::{EipNetwork, PortFlags};
+use vip_common::tables::PortFlags;
 
 use super::{
     error::chain,
@@ -24,7 +25,7 @@ use crate::{
     kernel::{KernelError, TcHook},
     memory,
     net::NetError,
-    plan::{Contents, Desired, Indexes, Interfaces, Step, compile, diff},
+    plan::{Contents, Desired, Indexes, Site, Step, compile, diff},
     state::{Port, State},
     vlan::Vlan,
 };
@@ -33,15 +34,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Filled {
     state: Arc<State>,
-    networks: Arc<[EipNetwork]>,
-    interfaces: Interfaces,
+    site: Site,
 }
 
 impl PartialEq for Filled {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.state, &other.state)
-            && self.networks == other.networks
-            && self.interfaces == other.interfaces
+        Arc::ptr_eq(&self.state, &other.state) && self.site == other.site
     }
 }
 
@@ -88,6 +86,7 @@ impl Agent {
         self.place_uplink();
         // The programs come after the tables: each is at work as soon as it is attached.
         self.fill_tables();
+        self.place_hosts().await;
         self.attach_programs_of_uplink();
         self.attach_programs_of_vlans();
         if self.state.is_some() {
@@ -132,17 +131,14 @@ impl Agent {
     fn fill_tables(&mut self) {
         let Some(state) = self.state.clone() else { return };
         let begun = Instant::now();
-        let interfaces = interfaces::of_ports(&state, self.links.links(), self.features.features());
         let mut problems = held_addresses(&state, self.routes.table());
         problems.extend(ports_on_vlans(&state, &self.config, self.links.links()));
-        let networks = Arc::clone(&self.networks.entries);
-        let now = Filled { state: Arc::clone(&state), networks, interfaces };
+        let now = Filled { state: Arc::clone(&state), site: self.site(&state) };
         if self.filled.as_ref() != Some(&now) {
             self.filled = None;
             let present = self.contents.whole();
             let indexes = Indexes::of(present, &self.capacity, &self.resting);
-            let Desired { contents, assigned, refused } =
-                compile(&state, &now.networks, &now.interfaces, &indexes);
+            let Desired { contents, assigned, refused } = compile(&state, &now.site, &indexes);
             let steps = diff(present, &contents);
             let planned = Instant::now();
             let (failed, outcome) = self.try_all(&steps);
@@ -152,7 +148,8 @@ impl Agent {
             self.note_durations(steps.len(), planned - begun, written - planned);
             let present = self.contents.whole();
             self.resting.note(&indexes, present, written);
-            self.tables.index.retain_roots(&present.subnets.values().map(|entry| entry.vni).collect());
+            let of_subnets = present.subnets.values().map(|entry| entry.vni);
+            self.tables.index.retain_roots(&of_subnets.chain(present.vnis.iter().copied()).collect());
             self.waiting = refused.iter().filter(|refused| refused.resting).count();
             for refused in &refused {
                 if refused.resting {
@@ -170,13 +167,24 @@ impl Agent {
             self.assigned = Arc::clone(&assigned);
             drop((steps, indexes));
             if all_done {
-                let Filled { state, networks, interfaces } = now.clone();
-                self.contents.spare(Origin { state, networks, interfaces, assigned });
+                let Filled { state, site } = now.clone();
+                self.contents.spare(Origin { state, site, assigned });
                 self.filled = Some(now);
             }
             memory::give_back();
         }
         self.set_problems("state", problems);
+    }
+
+    /// What the plan needs to know of this host.
+    fn site(&self, state: &State) -> Site {
+        let (host, links, features) = (&self.config.host, self.links.links(), self.features.features());
+        Site {
+            host: host.clone(),
+            networks: Arc::clone(&self.networks.entries),
+            interfaces: interfaces::of_ports(state, host, links, features),
+            tunnel_mtu: self.ways.mtu(),
+        }
     }
 
     /// Notes and logs how long it took until the difference was known, and from then on to the last write.
@@ -222,13 +230,13 @@ impl Agent {
         let mut first = 0;
         for batch in table_steps::batches(steps) {
             match table_steps::carry_out(&self.tables, batch) {
-                Ok(()) => self.note_fresh_slots(batch),
+                Ok(()) => self.note_done(batch),
                 // Which of them has no room, they find out one by one: doing a step twice is doing it once.
                 Err(KernelError::TableFull { .. }) if batch.len() > 1 => {
                     for (number, step) in (first..).zip(batch) {
                         let step = std::slice::from_ref(step);
                         match table_steps::carry_out(&self.tables, step) {
-                            Ok(()) => self.note_fresh_slots(step),
+                            Ok(()) => self.note_done(step),
                             Err(error) => self.failed(&mut tried, (number, step), &error),
                         }
                         if tried.ended {
@@ -246,11 +254,17 @@ impl Agent {
         tried.outcome()
     }
 
-    fn note_fresh_slots(&mut self, done: &[Step]) {
+    /// Does what follows from steps that were carried out, before the next ones are.
+    fn note_done(&mut self, done: &[Step]) {
         for step in done {
-            if let Step::FreshSlot(slot) = step {
-                self.shared.history().forget(*slot);
-                self.words.forget(*slot);
+            match *step {
+                Step::FreshSlot(slot) => {
+                    self.shared.history().forget(slot);
+                    self.words.forget(slot);
+                }
+                Step::SetHost(index, vtep) => self.host_was_reset(index, Some(vtep)),
+                Step::ClearHost(index) => self.host_was_reset(index, None),
+                _ => {}
             }
         }
     }
@@ -366,6 +380,9 @@ impl Agent {
             sync,
             warnings,
             tables: self.table_uses(),
+            vtep: Some(self.ways.vtep().into()).filter(|vtep: &Ipv4Addr| !vtep.is_unspecified()),
+            tunnel_mtu: Some(self.ways.mtu()).filter(|mtu| *mtu != 0),
+            missing_ways: self.missing_ways(),
         });
     }
 
@@ -378,6 +395,7 @@ impl Agent {
             limits.push(format!("the uplink {} does not exist; vipd waits for it", self.config.uplink));
         }
         limits.extend(self.networks.missing.iter().cloned());
+        limits.extend(self.tunnel_warnings());
         if self.extra_rules > 0 {
             limits.push(format!(
                 "{} policy routing rules are not obeyed: EIP traffic follows the tables local and main",
@@ -406,7 +424,7 @@ impl Agent {
             let link = vlans.find(by_name.get(name)?.ifindex, vlan);
             Some(((name.to_owned(), vlan), link.map(|link| link.name.clone())))
         };
-        state.ports.iter().filter_map(of_port).collect()
+        interfaces::ports_on(state, &self.config.host).filter_map(of_port).collect()
     }
 
     fn interface_facts(&self) -> BTreeMap<String, InterfaceFacts> {
@@ -455,6 +473,9 @@ impl Agent {
             ("VIPS", contents.members.len(), tables.vips.len()),
             ("PORTS", counts.ports, self.capacity.ports),
             ("SUBNETS", contents.subnets.len(), tables.subnets.capacity()),
+            ("HOSTS", contents.hosts.len(), self.capacity.hosts),
+            ("VTEPS", contents.vteps.len(), tables.vteps.capacity()),
+            ("VNIS", contents.vnis.len(), tables.vnis.capacity()),
             ("ROUTES", routes, tables.routes.capacity()),
             ("NEXTHOPS", neighbours, tables.nexthops.capacity()),
         ];

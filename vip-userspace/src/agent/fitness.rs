@@ -6,7 +6,10 @@ use std::{
     net::Ipv4Addr,
 };
 
-use super::{AgentError, interfaces::by_name};
+use super::{
+    AgentError,
+    interfaces::{by_name, ports_on},
+};
 use crate::{
     config::{Config, EipNetwork},
     net::{Links, RouteTable},
@@ -58,8 +61,8 @@ pub(super) fn judge(
     };
     let mut problems = held_addresses(&state, routes);
     problems.extend(reserved_eips(&state, &config.eip_networks));
-    problems.extend(ports_on_host(&state, links));
-    problems.extend(ports_on_uplink(&state, &config.uplink, links));
+    problems.extend(ports_on_host(&state, &config.host, links));
+    problems.extend(ports_on_uplink(&state, config, links));
     problems.extend(ports_on_vlans(&state, config, links));
     if problems.is_empty() {
         return Judged::Fits(state);
@@ -153,14 +156,14 @@ fn held_gateways(state: &State, held: &Held) -> Vec<String> {
 }
 
 /// Ports whose interface carries the host's own traffic: the loopback interface, or what other ports' interfaces are members of.
-fn ports_on_host(state: &State, links: &Links) -> Vec<String> {
+fn ports_on_host(state: &State, host: &str, links: &Links) -> Vec<String> {
     let by_name = by_name(links);
-    let of_ports = state.ports.refs().filter_map(|port| by_name.get(state.interface(port)));
+    let of_ports = ports_on(state, host).filter_map(|(port, _)| by_name.get(state.interface(port)));
     let masters: BTreeSet<u32> =
         of_ports.filter_map(|link| link.master.as_ref().map(|master| master.ifindex)).collect();
     let is_master = |name: &str| by_name.get(name).is_some_and(|link| masters.contains(&link.ifindex));
     let mut problems = Vec::new();
-    for port in state.ports.refs() {
+    for (port, _) in ports_on(state, host) {
         let what = match state.interface(port) {
             LOOPBACK => "the host's loopback interface",
             name if is_master(name) => "the bridge or bond that other ports' interfaces belong to",
@@ -176,12 +179,11 @@ fn ports_on_host(state: &State, links: &Links) -> Vec<String> {
 }
 
 /// Ports whose interface is the uplink, or the bridge or bond that it belongs to.
-fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
+fn ports_on_uplink(state: &State, config: &Config, links: &Links) -> Vec<String> {
+    let uplink = config.uplink.as_str();
     let master = links.by_name(uplink).and_then(|link| links.get(link.master.as_ref()?.ifindex));
-    state
-        .ports
-        .refs()
-        .map(|port| (port, state.interface(port)))
+    ports_on(state, &config.host)
+        .map(|(port, _)| (port, state.interface(port)))
         .filter(|(_, name)| *name == uplink || master.is_some_and(|master| *name == master.name))
         .map(|(port, name)| {
             format!(
@@ -196,7 +198,7 @@ fn ports_on_uplink(state: &State, uplink: &str, links: &Links) -> Vec<String> {
 pub(super) fn ports_on_vlans(state: &State, config: &Config, links: &Links) -> Vec<String> {
     let (by_name, vlans) = (by_name(links), links.vlans());
     let mut taken: BTreeMap<u32, String> = BTreeMap::new();
-    for (port, what) in state.ports.iter() {
+    for (port, what) in ports_on(state, &config.host) {
         let link = what.vlan.zip(by_name.get(state.interface(port)));
         if let Some(link) = link.and_then(|(vlan, on)| vlans.find(on.ifindex, vlan)) {
             taken.insert(link.ifindex, format!("port {}", state.ports.id(port)));
@@ -214,7 +216,7 @@ pub(super) fn ports_on_vlans(state: &State, config: &Config, links: &Links) -> V
     if taken.is_empty() {
         return Vec::new();
     }
-    let untagged = state.ports.iter().filter(|(_, what)| what.vlan.is_none());
+    let untagged = ports_on(state, &config.host).filter(|(_, what)| what.vlan.is_none());
     let conflicts = untagged.filter_map(|(port, _)| {
         let link = by_name.get(state.interface(port))?;
         let other = taken.get(&link.ifindex)?;
@@ -315,7 +317,8 @@ eips: [{ id: e, address: EIP, port: a }]
             link(8, "br1", LinkKind::Bridge, None),
             link(9, "br0", LinkKind::Bridge, None),
         ]);
-        let problems = |interface: &str| ports_on_host(&state(interface, "203.0.113.10"), &links).join("\n");
+        let problems =
+            |interface: &str| ports_on_host(&state(interface, "203.0.113.10"), "hv1", &links).join("\n");
         assert!(problems("lo").starts_with("port a: its interface lo is the host's loopback interface"));
         assert!(problems("br0").starts_with("port a: its interface br0 is the bridge or bond"));
         assert_eq!(problems("tap0"), "");

@@ -6,7 +6,7 @@ use super::AgentError;
 use crate::{
     net::{Link, LinkKind, Links, XdpFeatures},
     plan::{Interface, Interfaces},
-    state::State,
+    state::{Port, Ref, State},
 };
 
 /// XDP features by ifindex; empty on a kernel that does not tell (before 6.3).
@@ -44,11 +44,11 @@ pub(super) fn by_name(links: &Links) -> BTreeMap<&str, &Link> {
     links.iter().map(|link| (link.name.as_str(), link)).collect()
 }
 
-/// The interfaces of the state's ports, as far as they exist.
-pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Interfaces {
+/// The interfaces of the state's ports on this host, as far as they exist.
+pub(super) fn of_ports(state: &State, host: &str, links: &Links, features: &Features) -> Interfaces {
     let (by_name, vlans) = (by_name(links), links.vlans());
     let mut interfaces = Interfaces::default();
-    for (port, what) in state.ports.iter() {
+    for (port, what) in ports_on(state, host) {
         let named = by_name.get(state.interface(port)).copied();
         let link = match what.vlan {
             None => named,
@@ -67,6 +67,12 @@ pub(super) fn of_ports(state: &State, links: &Links, features: &Features) -> Int
         interfaces.insert(state.interface(port).to_owned(), what.vlan, interface);
     }
     interfaces
+}
+
+/// The ports that the state has on a host.
+pub(super) fn ports_on<'s>(state: &'s State, host: &str) -> impl Iterator<Item = (Ref<Port>, &'s Port)> {
+    let host = state.hosts.find(host);
+    state.ports.iter().filter(move |(_, port)| Some(port.host) == host)
 }
 
 /// Where outside traffic comes in.

@@ -5,10 +5,10 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use vip_common::tables::{EipNetwork, PortEntry, Target};
+use vip_common::tables::{PortEntry, Target};
 
 use crate::{
-    plan::{Assigned, Contents, Interfaces, Step, contents_of},
+    plan::{Assigned, Contents, Site, Step, contents_of, interface_of},
     state::State,
 };
 
@@ -16,15 +16,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) state: Arc<State>,
-    pub(super) networks: Arc<[EipNetwork]>,
-    pub(super) interfaces: Interfaces,
+    pub(super) site: Site,
     pub(super) assigned: Arc<Assigned>,
 }
 
 impl Origin {
     fn contents(&self) -> Contents {
-        let Self { state, networks, interfaces, assigned } = self;
-        contents_of(state, networks, interfaces, assigned)
+        let Self { state, site, assigned } = self;
+        contents_of(state, site, assigned)
     }
 }
 
@@ -39,7 +38,7 @@ pub(super) struct Counts {
 /// The contents of the tables, of which a part may have been spared.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Without EIPs, addresses, MACs, and ports that have no interface, if they were spared.
+    /// Without EIPs, addresses, MACs, and ports that have no interface here, if they were spared.
     contents: Contents,
     /// What those that were spared are made of, and how many they were.
     spared: Option<(Origin, Counts)>,
@@ -60,7 +59,7 @@ impl Known {
         eips.clear();
         addresses.clear();
         macs.clear();
-        ports.retain(|_, port| port.ifindex != 0);
+        ports.retain(|_, port| interface_of(port).is_some());
         self.spared = Some((origin, counts));
     }
 
@@ -76,14 +75,14 @@ impl Known {
         &self.contents
     }
 
-    /// All of it but EIPs, addresses, MACs, and ports that have no interface.
+    /// All of it but EIPs, addresses, MACs, and ports that have no interface here.
     pub(super) fn near(&self) -> &Contents {
         &self.contents
     }
 
     /// A port that has an interface on this host.
     pub(super) fn port_here(&self, index: u32) -> Option<&PortEntry> {
-        self.contents.ports.get(&index).filter(|port| port.ifindex != 0)
+        self.contents.ports.get(&index).filter(|port| interface_of(port).is_some())
     }
 
     /// The EIPs in the tables, and where they lead.

@@ -17,6 +17,7 @@ mod events;
 mod fdb;
 mod fitness;
 mod history;
+mod hosts;
 mod interfaces;
 mod known;
 mod late_claims;

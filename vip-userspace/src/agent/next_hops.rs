@@ -120,17 +120,21 @@ impl NextHops {
 
     /// The neighbours whose turn it is to be kept alive, gateways not counted: they always are.
     pub(super) fn next_turn(&mut self) -> Vec<Ipv4Addr> {
-        let from = self.turn.take();
-        let after = self.neighbours.keys().filter(|one| from.is_none_or(|from| **one > from));
-        let turn: Vec<Ipv4> = after.take(KEPT_ALIVE).copied().collect();
-        self.turn = turn.last().copied().filter(|_| turn.len() == KEPT_ALIVE);
-        turn.into_iter().map(Ipv4Addr::from).collect()
+        turn_of(self.neighbours.keys().copied(), &mut self.turn)
     }
 
     /// Entries of ROUTES and of NEXTHOPS.
     pub(super) fn len(&self) -> (usize, usize) {
         (self.routes.len(), self.neighbours.len())
     }
+}
+
+/// Those of all neighbours, rising, whose turn it is to be kept alive. `turn`: where the last one ended, and then where this one does.
+pub(super) fn turn_of(all: impl Iterator<Item = Ipv4>, turn: &mut Option<Ipv4>) -> Vec<Ipv4Addr> {
+    let from = turn.take();
+    let now: Vec<Ipv4> = all.filter(|one| from.is_none_or(|from| *one > from)).take(KEPT_ALIVE).collect();
+    *turn = now.last().copied().filter(|_| now.len() == KEPT_ALIVE);
+    now.into_iter().map(Ipv4Addr::from).collect()
 }
 
 /// The MAC to send to, if the kernel would.

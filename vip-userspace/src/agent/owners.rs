@@ -29,6 +29,20 @@ pub(super) fn release(tables: &Tables, slot: u32, port: Option<u32>) -> Result<(
     }
 }
 
+/// Begins another epoch of an owner whose port is on another host now: as if it had been assigned the VIP there, so that a claim that
+/// somebody made meanwhile counts more.
+pub(super) fn rehome(tables: &Tables, slot: u32, port: u32) -> Result<(), KernelError> {
+    loop {
+        let old = tables.vips.load(slot)?.word;
+        if old.port() != port || port == 0 {
+            return Ok(());
+        }
+        if tables.vips.swap_word(slot, old, OwnerWord::new(old.epoch() + 1, false, port, old.vrid()))? {
+            return record(tables, slot, old, port, ClaimForm::State);
+        }
+    }
+}
+
 /// Makes a member the owner for a reason other than its claim, unless the word has changed, or a claim waits that will decide.
 /// Tells whether it did.
 pub(super) fn take_over(

@@ -22,6 +22,7 @@ use super::{
     events::Refusal,
     fdb,
     fitness::{Judged, judge},
+    hosts::Ways,
     interfaces::Uplink,
     known::Known,
     late_claims::LateClaims,
@@ -163,6 +164,8 @@ pub(super) struct Agent {
     /// Whether those that an earlier process attached it to were looked at.
     pub(super) strays_removed: bool,
     pub(super) next_hops: NextHops,
+    /// The ways to the other hosts.
+    pub(super) ways: Ways,
     pub(super) fdb: fdb::Made,
     pub(super) announcer: Announcer,
     /// EIPs in networks that the uplink is in, with their targets.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -57,6 +58,12 @@ pub(super) struct Published {
     pub(super) warnings: Vec<String>,
     /// Entries in use and room, by table.
     pub(super) tables: Vec<(&'static str, u64, u64)>,
+    /// This host's VTEP; `None`: there are no other hosts.
+    pub(super) vtep: Option<Ipv4Addr>,
+    /// Longest IP packet of a guest that goes to another host, in bytes; `None`: not known.
+    pub(super) tunnel_mtu: Option<u16>,
+    /// Why there is no way to a host, by its index.
+    pub(super) missing_ways: BTreeMap<u32, String>,
 }
 
 impl Published {

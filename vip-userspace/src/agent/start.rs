@@ -15,6 +15,7 @@ use super::{
     eip_networks::EipNetworks,
     fdb,
     fitness::judge,
+    hosts::Ways,
     interfaces::Uplink,
     known::Known,
     late_claims::LateClaims,
@@ -102,8 +103,8 @@ impl Agent {
         let tables_exist = config.bpffs.join(names::CONFIG).exists();
         let judged = if tables_exist { judged } else { judged.or_error()? };
 
-        let Capacity { ports, vips, eips, subnets } = config.capacity;
-        let mut dataplane = Dataplane::load(pins, &kernel::Capacity { ports, vips, eips, subnets })?;
+        let Capacity { ports, vips, eips, subnets, hosts } = config.capacity;
+        let mut dataplane = Dataplane::load(pins, &kernel::Capacity { ports, vips, eips, subnets, hosts })?;
         let adopted = dataplane.adopted();
         *fresh = !adopted;
         let judged = if adopted { judged } else { judged.or_error()? };
@@ -162,6 +163,7 @@ impl Agent {
             fdb: fdb::Made::inherit(fdb::entries(&contents, links.links())),
             contents: Known::new(contents),
             next_hops: NextHops::read(&tables)?,
+            ways: Ways::read(&tables)?,
             resting: if adopted { Resting::everything(locked_at) } else { Resting::default() },
             lost: tables.meters.lost(MeterClass::Ownership)?,
             config,
@@ -248,5 +250,8 @@ fn nothing_published(config: &Config, sync: SyncStatus) -> Published {
         sync,
         warnings: Vec::new(),
         tables: Vec::new(),
+        vtep: None,
+        tunnel_mtu: None,
+        missing_ways: BTreeMap::new(),
     }
 }

@@ -38,6 +38,7 @@ impl Shared {
             adopted: self.adopted,
             uplink: facts.uplink.clone(),
             eip_networks: facts.networks.clone(),
+            overlay: self.overlay_status(&facts)?,
             ports: self.port_statuses(&facts),
             drops: DropCount::list(|reason| drops.get(&reason.index()).copied().unwrap_or_default()),
             losses: self.losses(&facts)?,

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Capacity,
-        plan::{Contents, Indexes, Interfaces, Resting, compile},
+        plan::{Contents, Indexes, Resting, Site, compile},
         state,
     };
 
@@ -88,9 +88,9 @@ subnets: [{ id: web, vpc: red, cidr: 10.0.0.0/24, gateway: 10.0.0.1 }]
 
     fn planned(objects: &str, contents: &mut Contents) -> (Arc<State>, Arc<Assigned>) {
         let state = state::parse(&format!("{HEAD}{objects}"), "test", None).expect("a state");
-        let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
+        let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9, hosts: 9 };
         let indexes = Indexes::of(contents, &capacity, &Resting::default());
-        let desired = compile(&state, &[], &Interfaces::default(), &indexes);
+        let desired = compile(&state, &Site::default(), &indexes);
         *contents = desired.contents;
         (Arc::new(state), desired.assigned)
     }

@@ -2,13 +2,16 @@
 
 use vip_common::{
     tables::{
-        AddressKind, EipNetwork, MacKey, Members, PortEntry, SourceEip, SubnetEntry, Target, VipEntry,
-        VniAddress, Way,
+        AddressKind, EipNetwork, HostEntry, MacKey, Members, PortEntry, SourceEip, SubnetEntry, Target,
+        VipEntry, VniAddress, VniEntry, Way,
     },
     wire::Mac,
 };
 
-use super::owners;
+use super::{
+    hosts::{vtep_of, without_way},
+    owners,
+};
 use crate::{
     kernel::{KernelError, Tables, tables::Change},
     plan::{AddressEntry, Contents, MacPlace, Place, Prefix, Step},
@@ -30,6 +33,8 @@ pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
             .map(|(key, grant)| ((key.port, key.slot), grant))
             .collect(),
         interfaces: tables.ifports.entries()?.into_iter().collect(),
+        vteps: tables.vteps.entries()?.into_iter().collect(),
+        vnis: tables.vnis.entries()?.into_iter().map(|(vni, _)| vni).collect(),
         ..Contents::default()
     };
     for (VniAddress { vni, address }, length, entry) in tables.subnets.entries()? {
@@ -60,6 +65,11 @@ pub(super) fn read(tables: &Tables) -> Result<Contents, KernelError> {
                 AddressKind::Gateway(_) | AddressKind::ExternalGateway(_) => SourceEip::default(),
             };
             contents.addresses.insert((vni, address), AddressEntry { kind, eip });
+        }
+    }
+    for index in 1..tables.hosts.len() {
+        if let Some(vtep) = vtep_of(&tables.hosts.get(index)?) {
+            contents.hosts.insert(index, vtep);
         }
     }
     for index in 1..tables.networks.len() {
@@ -157,8 +167,11 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
         Step::RemoveSubnet(prefix) => {
             tables.subnets.remove(address_key((prefix.vni, prefix.network)), prefix.length).map(drop)
         }
+        Step::RemoveVtep(vtep) => tables.vteps.remove(&vtep).map(drop),
+        Step::RemoveVni(vni) => tables.vnis.remove(&vni).map(drop),
         Step::RemoveInterface(ifindex) => tables.ifports.remove(&ifindex).map(drop),
         Step::Release { slot, port } => owners::release(tables, slot, port),
+        Step::Rehome { slot, port } => owners::rehome(tables, slot, port),
         Step::RemoveGrant(key) => {
             tables.adverts.remove(&key)?;
             tables.grants.remove(&key).map(drop)
@@ -169,6 +182,7 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
             tables.members.set(slot, Members::default())
         }
         Step::ClearPort(index) => tables.ports.clear(index),
+        Step::ClearHost(index) => tables.hosts.set(index, HostEntry::default()),
         Step::RemovePortDev(index) => tables.port_devs.clear(index),
         Step::SetNetwork(index, network) => tables.networks.set(index, network),
         Step::FreshSlot(slot) => owners::begin(tables, slot),
@@ -177,6 +191,7 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
             Some(AddressKind::Fixed(index)) => tables.ports.clear_traffic(index),
             _ => Ok(()),
         },
+        Step::SetHost(index, vtep) => tables.hosts.set(index, without_way(vtep)),
         Step::SetPortDev(index, ifindex) => tables.port_devs.set(index, ifindex),
         Step::SetPort(index, port) => {
             let root = tables.index.root(port.vni)?;
@@ -199,6 +214,8 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
             let entry = SubnetEntry { root, ..entry };
             tables.subnets.insert(address_key((prefix.vni, prefix.network)), prefix.length, entry)
         }
+        Step::SetVtep(vtep, index) => tables.vteps.insert(vtep, index),
+        Step::SetVni(vni) => tables.vnis.insert(vni, VniEntry { root: tables.index.root(vni)? }),
         Step::SetEip(eip, target) => tables.index.apply(&[(VniAddress::eip(eip), Some(target))]),
         Step::SetInterface(ifindex, index) => tables.ifports.insert(ifindex, index),
     }

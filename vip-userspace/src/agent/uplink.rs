@@ -111,6 +111,8 @@ impl Agent {
             entry.uplink_mac = Mac::new(uplink.mac);
             entry.uplink_mtu = uplink.mtu;
         }
+        self.follow_hosts();
+        entry.vtep = self.ways.vtep();
         entry.flags = flags;
         entry.neighbours_until = neighbours_until();
         problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
@@ -166,14 +168,19 @@ impl Agent {
             }
             NeighbourEvent::Removed { ifindex, address } => (*ifindex, *address, None),
         };
+        let is_of_uplink = self.uplink.as_ref().is_some_and(|uplink| uplink.routed_by == ifindex);
+        let leads_to_host = is_of_uplink && self.neighbour_of_hosts_changed(address);
+        let forgotten = matches!(event, NeighbourEvent::Removed { .. });
+        if forgotten && leads_to_host {
+            self.keep_alive(ifindex, address).await;
+        }
         if self.neighbours_interface(address) != Some(ifindex) {
             return;
         }
         if let Some(problem) = self.next_hops.set_neighbour(&self.tables, address.into(), mac) {
             tracing::warn!("neighbour {address}: {problem}");
         }
-        let forgotten = matches!(event, NeighbourEvent::Removed { .. });
-        if forgotten && self.gateways().contains(&address) {
+        if forgotten && !leads_to_host && self.gateways().contains(&address) {
             self.keep_alive(ifindex, address).await;
         }
     }
@@ -201,10 +208,11 @@ impl Agent {
                 gone.insert(ifindex);
             }
         }
+        self.keep_ways_alive().await;
     }
 
     /// Whether the interface is still there.
-    async fn keep_alive(&self, ifindex: u32, address: Ipv4Addr) -> bool {
+    pub(super) async fn keep_alive(&self, ifindex: u32, address: Ipv4Addr) -> bool {
         match self.netlink.keep_alive(ifindex, address).await {
             Ok(()) => true,
             Err(NetError::NoSuchInterface { .. }) => false,

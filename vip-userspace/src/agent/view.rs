@@ -9,6 +9,7 @@ use vip_common::{
 
 use super::{
     error::chain,
+    hosts::WayView,
     shared::{Published, Shared},
 };
 use crate::{
@@ -154,6 +155,8 @@ impl<'a> View<'a> {
         let view = |host| {
             let (name, remark) = words(&state.hosts, host);
             let id = state.hosts.id(host);
+            let way = self.read(self.shared.way(self.facts, host)).flatten();
+            let WayView { next_hop, mac, mtu, why } = way.unwrap_or_default();
             HostView {
                 id: id.to_owned(),
                 vtep: state.hosts[host].vtep,
@@ -161,6 +164,11 @@ impl<'a> View<'a> {
                 ports: counted(&ports, host),
                 name,
                 remark,
+                reachable: why.is_none(),
+                next_hop,
+                next_hop_mac: mac,
+                mtu,
+                why,
             }
         };
         chosen(&state.hosts, id).into_iter().map(view).collect()

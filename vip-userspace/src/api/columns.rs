@@ -18,6 +18,11 @@ impl Tabular for HostView {
         Column::shown("ports", "PORTS", |host| host.ports.to_string()),
         Column::shown("name", "NAME", |host| optional(host.name.as_ref())),
         Column::csv("remark", |host| optional(host.remark.as_ref())),
+        Column::shown("reachable", "REACHABLE", |host| host.reachable.to_string()),
+        Column::shown("next_hop", "NEXT HOP", |host| optional(host.next_hop)),
+        Column::shown("next_hop_mac", "ITS MAC", |host| optional(host.next_hop_mac)),
+        Column::shown("mtu", "MTU", |host| optional(host.mtu)),
+        Column::shown("why", "WHY NOT", |host| optional(host.why.as_ref())),
     ];
 }
 
@@ -76,7 +81,7 @@ impl Tabular for VipView {
         Column::shown("address", "ADDRESS", |vip| vip.address.to_string()),
         Column::shown("state", "STATE", |vip| vip_state(vip.state).to_owned()),
         Column::shown("owner.port", "OWNER", |vip| of_owner(vip, |owner| Some(owner.port.clone()))),
-        Column::csv("owner.host", |vip| of_owner(vip, |owner| Some(owner.host.clone()))),
+        Column::shown("owner.host", "HOST", |vip| of_owner(vip, |owner| Some(owner.host.clone()))),
         Column::csv("owner.mac", |vip| of_owner(vip, |owner| Some(owner.mac))),
         Column::csv("owner.epoch", |vip| of_owner(vip, |owner| Some(owner.epoch))),
         Column::shown("owner.since", "SINCE", |vip| of_owner(vip, |owner| owner.since)),

@@ -28,6 +28,16 @@ pub struct HostView {
     pub name: Option<String>,
     /// The operator's remark.
     pub remark: Option<String>,
+    /// Whether frames to it leave by the uplink to a neighbour that is known; true of the one that the asked vipd runs on.
+    pub reachable: bool,
+    /// The neighbour on the uplink that leads to it; `null`: none, or it is the one that the asked vipd runs on.
+    pub next_hop: Option<Ipv4Addr>,
+    /// That neighbour's MAC; `null`: not known.
+    pub next_hop_mac: Option<MacAddr>,
+    /// Longest IP packet of a guest that goes there, in bytes; `null`: not known, or it is the one that the asked vipd runs on.
+    pub mtu: Option<u16>,
+    /// Why it is not reachable, in words; `null`: it is.
+    pub why: Option<String>,
 }
 
 /// A tenant's network.

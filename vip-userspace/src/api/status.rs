@@ -1,6 +1,6 @@
 //! How vipd itself is doing, as operators and other programs see it. The promises of [`model`](super::model) hold.
 
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vip_common::DropReason;
@@ -25,6 +25,8 @@ pub struct StatusView {
     pub uplink: UplinkStatus,
     /// The EIP networks of the configuration, in its order.
     pub eip_networks: Vec<EipNetworkStatus>,
+    /// What travels between hosts; `null`: the state has no other host, or was not read yet.
+    pub overlay: Option<OverlayStatus>,
     /// This host's ports, also those whose interface does not exist.
     pub ports: Vec<PortStatus>,
     /// Every reason for which packets can be dropped, those that never happened too, in the order of their numbers.
@@ -82,6 +84,28 @@ pub struct EipNetworkStatus {
     pub mtu: Option<u32>,
     /// How the TC program is attached there.
     pub attached: Attachment,
+}
+
+/// What travels between hosts, in VXLAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// This host's VTEP.
+    pub vtep: Ipv4Addr,
+    /// Longest IP packet of a guest that goes to another host, in bytes: the uplink's MTU less what stands before it. `null`: not known.
+    pub guest_mtu: Option<u16>,
+    /// Number of other hosts.
+    pub hosts: usize,
+    /// Those of them that cannot be reached, in the order of the state.
+    pub unreachable: Vec<UnreachableHost>,
+}
+
+/// Another host that cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreachableHost {
+    /// Its id.
+    pub host: String,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// How an XDP program is attached.

@@ -9,8 +9,8 @@ use super::{
     columns::optional,
     render::table,
     status::{
-        Attachment, DeliveryPath, DropCount, EipNetworkStatus, LossSource, LossStatus, PortStatus,
-        StatusView, SyncState, SyncStatus, UplinkStatus, XdpView,
+        Attachment, DeliveryPath, DropCount, EipNetworkStatus, LossSource, LossStatus, OverlayStatus,
+        PortStatus, StatusView, SyncState, SyncStatus, UnreachableHost, UplinkStatus, XdpView,
     },
 };
 use crate::config::UplinkPath;
@@ -35,6 +35,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         adopted,
         uplink,
         eip_networks,
+        overlay,
         ports,
         drops,
         losses,
@@ -51,6 +52,9 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
     write_sync(text, sync)?;
     write_uplink(text, uplink)?;
     write_vlans(text, eip_networks)?;
+    if let Some(overlay) = overlay {
+        write_overlay(text, overlay)?;
+    }
     for warning in warnings {
         writeln!(text, "warning: {warning}")?;
     }
@@ -134,6 +138,20 @@ fn write_vlans(text: &mut String, networks: &[EipNetworkStatus]) -> fmt::Result 
             Attachment::None => writeln!(text, "TC NOT ATTACHED")?,
             attached => writeln!(text, "TC by {}", word(*attached))?,
         }
+    }
+    Ok(())
+}
+
+fn write_overlay(text: &mut String, overlay: &OverlayStatus) -> fmt::Result {
+    let OverlayStatus { vtep, guest_mtu, hosts, unreachable } = overlay;
+    let plural = if *hosts == 1 { "" } else { "s" };
+    write!(text, "between hosts: VTEP {vtep}, {hosts} other host{plural}, ")?;
+    match guest_mtu {
+        Some(mtu) => writeln!(text, "MTU {mtu} for guests")?,
+        None => writeln!(text, "MTU not known")?,
+    }
+    for UnreachableHost { host, why } in unreachable {
+        writeln!(text, "  host {host} is NOT REACHABLE: {why}")?;
     }
     Ok(())
 }

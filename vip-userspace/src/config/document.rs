@@ -50,4 +50,5 @@ pub(super) struct Capacity {
     pub(super) vips: Option<At<u64>>,
     pub(super) eips: Option<At<u64>>,
     pub(super) subnets: Option<At<u64>>,
+    pub(super) hosts: Option<At<u64>>,
 }

@@ -12,6 +12,7 @@ use std::{
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
+use vip_common::tables::HostEntry;
 
 use self::document::Document;
 use crate::{
@@ -36,6 +37,9 @@ pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/vip";
 
 /// Most ports that the tables can hold: the owner word has 20 bits for a port, and 0 says "none".
 pub const MAX_PORTS: u32 = (1 << 20) - 1;
+
+/// Most hosts that the tables can hold: their indexes have 16 bits, and 0 says "none".
+pub const MAX_HOSTS: u32 = HostEntry::MOST;
 
 /// One agent's settings, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,11 +123,13 @@ pub struct Capacity {
     pub eips: u32,
     /// Subnets: at least 1.
     pub subnets: u32,
+    /// Hosts, this one included: 1 to [`MAX_HOSTS`].
+    pub hosts: u32,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096 }
+        Self { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096, hosts: 1024 }
     }
 }
 
@@ -338,12 +344,13 @@ impl Judge {
 
     fn capacity(&mut self, capacity: Option<document::Capacity>) -> Capacity {
         let default = Capacity::default();
-        let Some(document::Capacity { ports, vips, eips, subnets }) = capacity else { return default };
+        let Some(document::Capacity { ports, vips, eips, subnets, hosts }) = capacity else { return default };
         Capacity {
             ports: self.entries("capacity.ports", ports.as_ref(), default.ports, MAX_PORTS),
             vips: self.entries("capacity.vips", vips.as_ref(), default.vips, u32::MAX),
             eips: self.entries("capacity.eips", eips.as_ref(), default.eips, u32::MAX),
             subnets: self.entries("capacity.subnets", subnets.as_ref(), default.subnets, u32::MAX),
+            hosts: self.entries("capacity.hosts", hosts.as_ref(), default.hosts, MAX_HOSTS),
         }
     }
 

@@ -39,7 +39,7 @@ fn defaults_fill_in_what_is_not_said() {
         uplink_path: UplinkPath::Xdp,
         eip_networks: Vec::new(),
         announce_eips: true,
-        capacity: Capacity { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096 },
+        capacity: Capacity { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096, hosts: 1024 },
     };
     assert_eq!(config, expected);
 }
@@ -49,7 +49,7 @@ fn everything_that_is_said_is_taken() {
     let text = format!(
         "{SMALL}socket: /tmp/vipd.sock\nbpffs: /tmp/bpf\nxdp_mode: generic\nprofile: default\nannounce_eips: false\n\
          eip_networks: [{{ id: isp, cidr: 203.0.113.0/24, gateway: 203.0.113.1 }}]\n\
-         capacity: {{ ports: 1048575, vips: 1, eips: 1000000, subnets: 5 }}\n"
+         capacity: {{ ports: 1048575, vips: 1, eips: 1000000, subnets: 5, hosts: 65535 }}\n"
     );
     let config = read(&text).expect("a good configuration");
     assert_eq!(config.socket, Path::new("/tmp/vipd.sock"));
@@ -59,7 +59,8 @@ fn everything_that_is_said_is_taken() {
     let networks: Vec<_> =
         config.eip_networks.iter().map(|net| format!("{} {} {}", net.id, net.cidr, net.gateway)).collect();
     assert_eq!(networks, ["isp 203.0.113.0/24 203.0.113.1"]);
-    assert_eq!(config.capacity, Capacity { ports: 1_048_575, vips: 1, eips: 1_000_000, subnets: 5 });
+    let capacity = Capacity { ports: 1_048_575, vips: 1, eips: 1_000_000, subnets: 5, hosts: 65_535 };
+    assert_eq!(config.capacity, capacity);
 }
 
 #[test]

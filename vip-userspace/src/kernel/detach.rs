@@ -17,7 +17,10 @@ use vip_common::{
 };
 
 use super::{KernelError, PinDir, Tables, clsact, dataplane::pinned_config};
-use crate::net::{NetError, Netlink, PacketSocket, reply};
+use crate::{
+    net::{NetError, Netlink, PacketSocket, reply},
+    plan::interface_of,
+};
 
 /// How long a running vipd may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,7 +121,7 @@ fn readable_tables(pins: &PinDir) -> Result<Tables, String> {
 fn forget_on_bridges(tables: &Tables) -> Result<(), String> {
     let ports = tables.ports.present().filter_map(|index| tables.ports.get(index).ok());
     let bridged: Vec<PortEntry> =
-        ports.filter(|port| port.ifindex != 0 && port.flags.has(PortFlags::BRIDGED)).collect();
+        ports.filter(|port| interface_of(port).is_some() && port.flags.has(PortFlags::BRIDGED)).collect();
     if bridged.is_empty() {
         return Ok(());
     }
@@ -152,7 +155,7 @@ fn tell(tables: &Tables) -> Told {
     let owned: Vec<_> = tables.vips.present().filter_map(|slot| owned(tables, slot)).collect();
     for index in tables.ports.present() {
         let port = match tables.ports.get(index) {
-            Ok(port) if port.vni != 0 && port.ifindex != 0 => port,
+            Ok(port) if port.vni != 0 && interface_of(&port).is_some() => port,
             Ok(_) => continue,
             Err(error) => {
                 told.failures.push(error.with_causes());

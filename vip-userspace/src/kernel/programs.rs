@@ -72,15 +72,20 @@ pub(super) fn load_forwarding(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for name in RESTS.into_iter().chain([UPLINK, UPLINK_TC, PORT]) {
         load(ebpf, name)?;
     }
-    let rests = ebpf
-        .take_map(names::RESTS)
+    let mut programs = Vec::new();
+    for name in RESTS {
+        let fd = classifier(ebpf, name)?.fd().map_err(failed("refer to", name))?;
+        programs.push(fd.try_clone().map_err(|source| failed("refer to", name)(source.into()))?);
+    }
+    // It stays with the object: without a descriptor or pin of its own, the kernel empties it.
+    let table = ebpf
+        .map_mut(names::RESTS)
         .ok_or(KernelError::ObjectLacks { kind: "table of programs", name: names::RESTS })?;
     let not_written =
         |source| KernelError::Table { operation: "write", table: names::RESTS, source: Box::new(source) };
-    let mut rests = ProgramArray::try_from(rests).map_err(not_written)?;
-    for (index, name) in (0..).zip(RESTS) {
-        let fd = classifier(ebpf, name)?.fd().map_err(failed("refer to", name))?;
-        rests.set(index, fd, 0).map_err(not_written)?;
+    let mut table = ProgramArray::try_from(table).map_err(not_written)?;
+    for (index, program) in (0..).zip(&programs) {
+        table.set(index, program, 0).map_err(not_written)?;
     }
     Ok(())
 }
@@ -175,7 +180,7 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
     let cpus = cpus()?;
     let mut loader = EbpfLoader::new();
     let pins = TemporaryPins::new()?;
-    let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
+    let least = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1, hosts: 1 };
     chunked::provide(&mut loader, &least, &cpus, |name| pins.table(name))?;
     let mut ebpf = loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
     load_forwarding(&mut ebpf)?;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use aya::maps::{MapInfo, MapType};
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
 use vip_common::tables::{
-    MOVES_PER_VIP, names,
+    HostEntry, MOVES_PER_VIP, names,
     record::{Ports, Shape as _, Vips, VipsAside},
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Every table of the object that is pinned.
-pub(super) const TABLES: [&str; 22] = [
+pub(super) const TABLES: [&str; 25] = [
     names::CONFIG,
     names::NODES,
     names::SCATTERED,
@@ -33,6 +33,9 @@ pub(super) const TABLES: [&str; 22] = [
     names::IFPORTS,
     names::SUBNETS,
     names::ROUTES,
+    names::HOSTS,
+    names::VTEPS,
+    names::VNIS,
     names::NEXTHOPS,
     names::NETWORKS,
     names::DROPS,
@@ -76,6 +79,8 @@ pub struct Capacity {
     pub eips: u32,
     /// Subnets of all VPCs, at most 2²⁴.
     pub subnets: u32,
+    /// Hosts, this one included, at most 2¹⁶ − 1.
+    pub hosts: u32,
 }
 
 impl Capacity {
@@ -86,12 +91,13 @@ impl Capacity {
 
     /// Entries of the tables whose size depends on it; the object fixes those of the others.
     pub(super) fn entries(&self) -> Result<BTreeMap<&'static str, u32>, KernelError> {
-        let Self { ports, vips, eips, subnets } = *self;
+        let Self { ports, vips, eips, subnets, hosts } = *self;
         for (what, asked, most) in [
             ("ports", ports, MOST_PORTS),
             ("VIPs", vips, MOST_VIPS),
             ("EIPs", eips, MOST_OTHERS),
             ("subnets", subnets, MOST_OTHERS),
+            ("hosts", hosts, HostEntry::MOST),
         ] {
             if asked > most {
                 return Err(KernelError::Capacity { what, asked, most });
@@ -113,6 +119,9 @@ impl Capacity {
             (names::IFPORTS, ports),
             (names::SUBNETS, subnets * PREFIXES_PER_SUBNET),
             (names::ROUTES, ROUTES),
+            (names::HOSTS, hosts + 1),
+            (names::VTEPS, hosts),
+            (names::VNIS, subnets),
             (names::NEXTHOPS, ROUTES),
         ];
         // The kernel makes no table without entries.
@@ -213,14 +222,22 @@ pub(super) fn expected(
 mod tests {
     use super::*;
 
-    const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 3, subnets: 2 };
+    const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 3, subnets: 2, hosts: 5 };
 
     #[test]
     fn sizes_follow_the_capacity() {
         let entries = CAPACITY.entries().expect("a small capacity");
-        for (table, expected) in
-            [("PORTS", 1), ("PORT_DEVS", 9), ("MOVES", 32), ("SCATTERED", 17), ("NODES", 67), ("GRANTS", 48)]
-        {
+        for (table, expected) in [
+            ("PORTS", 1),
+            ("PORT_DEVS", 9),
+            ("MOVES", 32),
+            ("SCATTERED", 17),
+            ("NODES", 67),
+            ("GRANTS", 48),
+            ("HOSTS", 6),
+            ("VTEPS", 5),
+            ("VNIS", 2),
+        ] {
             assert_eq!(entries.get(table), Some(&expected), "{table}");
         }
         assert_eq!(entries.get("DROPS"), None, "the object fixes it");
@@ -228,13 +245,19 @@ mod tests {
 
     #[test]
     fn no_table_is_without_entries() {
-        let none = Capacity { ports: 0, vips: 0, eips: 0, subnets: 0 };
+        let none = Capacity { ports: 0, vips: 0, eips: 0, subnets: 0, hosts: 0 };
         assert!(none.entries().expect("an empty host").values().all(|entries| *entries > 0));
     }
 
     #[test]
     fn more_than_an_index_can_name_is_refused() {
-        let most = Capacity { ports: MOST_PORTS, vips: MOST_VIPS, eips: MOST_OTHERS, subnets: MOST_OTHERS };
+        let most = Capacity {
+            ports: MOST_PORTS,
+            vips: MOST_VIPS,
+            eips: MOST_OTHERS,
+            subnets: MOST_OTHERS,
+            hosts: HostEntry::MOST,
+        };
         most.entries().expect("the bounds themselves are possible");
         let beyond = Capacity { ports: MOST_PORTS + 1, ..CAPACITY };
         let error = beyond.entries().expect_err("port indexes have 20 bits");

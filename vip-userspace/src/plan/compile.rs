@@ -23,7 +23,7 @@ use super::{
     indexes::{Indexes, NoIndex, Pool},
 };
 use crate::{
-    state::{self, Eip, EipTarget, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip},
+    state::{self, Eip, EipTarget, Host, Id, Kind, Objects, Port, Ref, Router, State, Subnet, Vip},
     vlan::Vlan,
 };
 
@@ -67,6 +67,19 @@ impl FromIterator<(String, Interface)> for Interfaces {
         interfaces.into_iter().for_each(|(name, interface)| all.insert(name, None, interface));
         all
     }
+}
+
+/// What the plan needs to know of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Its id in the state. Ports of hosts with another one are reached through these.
+    pub host: String,
+    /// The configured EIP networks; the first one gets index 1.
+    pub networks: Arc<[EipNetwork]>,
+    /// An interface that is not among them does not exist at the moment: its port is in the tables without it.
+    pub interfaces: Interfaces,
+    /// Longest IP packet of a guest that goes to another host, in bytes; 0: not known, so anything may.
+    pub tunnel_mtu: u16,
 }
 
 /// Why an object is not in the tables.
@@ -187,6 +200,8 @@ pub struct Assigned {
     pub vips: Given<Vip>,
     /// The slot of the VIP, or the index of the port, that an EIP leads to.
     pub eips: Given<Eip>,
+    /// Host indexes.
+    pub hosts: Given<Host>,
 }
 
 impl Assigned {
@@ -215,23 +230,17 @@ pub struct Desired {
 }
 
 /// Works out the entries for a state.
-///
-/// `networks` are the configured EIP networks; the first one gets index 1. An interface that `interfaces` lacks does not
-/// exist at the moment: its port is in the tables without it.
-pub fn compile(
-    state: &State,
-    networks: &[EipNetwork],
-    interfaces: &Interfaces,
-    indexes: &Indexes,
-) -> Desired {
+pub fn compile(state: &State, site: &Site, indexes: &Indexes) -> Desired {
     let none = Assigned {
         subnets: Given::none(&state.subnets),
         ports: Given::none(&state.ports),
         vips: Given::none(&state.vips),
         eips: Given::none(&state.eips),
+        hosts: Given::none(&state.hosts),
     };
-    let mut compiler = Compiler::new(state, networks, interfaces, none);
+    let mut compiler = Compiler::new(state, site, none);
     // All indexes before any entry, so that each entry is made once and whole.
+    compiler.give_hosts(indexes);
     compiler.give_subnets(indexes);
     compiler.give_ports(indexes);
     compiler.give_vips(indexes);
@@ -243,15 +252,17 @@ pub fn compile(
 /// The entries that [`compile`] made when it gave these indexes: a million entries need not be kept while they can be made again.
 ///
 /// All arguments but `assigned`, which it returned then, are those that it had.
-pub fn contents_of(
-    state: &State,
-    networks: &[EipNetwork],
-    interfaces: &Interfaces,
-    assigned: &Assigned,
-) -> Contents {
-    let mut compiler = Compiler::new(state, networks, interfaces, assigned.clone());
+pub fn contents_of(state: &State, site: &Site, assigned: &Assigned) -> Contents {
+    let mut compiler = Compiler::new(state, site, assigned.clone());
     compiler.entries();
     compiler.contents
+}
+
+/// The ports that may own a VIP, and the indexes of the other hosts that they are on.
+#[derive(Default)]
+struct Owners {
+    ports: BTreeSet<u32>,
+    hosts: BTreeSet<u16>,
 }
 
 /// How an address leaves: EIP, and its network's index.
@@ -259,8 +270,9 @@ type Leaves = (Ipv4, u16);
 
 struct Compiler<'a> {
     state: &'a State,
-    networks: &'a [EipNetwork],
-    interfaces: &'a Interfaces,
+    site: &'a Site,
+    /// This host, if the state lists it.
+    here: Option<Ref<Host>>,
     assigned: Assigned,
     addresses: Vec<(Place, AddressEntry)>,
     contents: Contents,
@@ -271,16 +283,11 @@ struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     /// With no entry yet.
-    fn new(
-        state: &'a State,
-        networks: &'a [EipNetwork],
-        interfaces: &'a Interfaces,
-        assigned: Assigned,
-    ) -> Self {
+    fn new(state: &'a State, site: &'a Site, assigned: Assigned) -> Self {
         Self {
             state,
-            networks,
-            interfaces,
+            site,
+            here: state.hosts.find(&site.host),
             assigned,
             addresses: Vec::new(),
             contents: Contents::default(),
@@ -292,6 +299,7 @@ impl<'a> Compiler<'a> {
     /// Makes all entries.
     fn entries(&mut self) {
         self.networks();
+        self.hosts();
         self.subnets();
         self.eips();
         self.ports();
@@ -359,6 +367,15 @@ impl<'a> Compiler<'a> {
         served
     }
 
+    fn give_hosts(&mut self, indexes: &Indexes) {
+        let hosts = &self.state.hosts;
+        // This one first: without its own VTEP nothing comes from the others.
+        let others = hosts.refs().filter(|host| self.here != Some(*host));
+        let wanted: Vec<_> =
+            self.here.into_iter().chain(others).map(|host| (host, Ipv4::from(hosts[host].vtep))).collect();
+        self.assigned.hosts = self.give((Kind::Host, hosts), &indexes.hosts, &wanted);
+    }
+
     fn give_subnets(&mut self, indexes: &Indexes) {
         let subnets = &self.state.subnets;
         let wanted: Vec<_> = subnets
@@ -370,8 +387,21 @@ impl<'a> Compiler<'a> {
 
     fn give_ports(&mut self, indexes: &Indexes) {
         let ports = (Kind::Port, &self.state.ports);
-        let wanted = self.with_subnet(ports, |port| port.subnet, |vni, port| (vni, port.mac.octets()));
+        let mut wanted = self.with_subnet(ports, |port| port.subnet, |vni, port| (vni, port.mac.octets()));
+        wanted.retain(|(port, _)| self.is_reached(*port));
         self.assigned.ports = self.give(ports, &indexes.ports, &wanted);
+    }
+
+    /// Whether the host of a port is this one or in the tables. If not, the port is refused.
+    fn is_reached(&mut self, port: Ref<Port>) -> bool {
+        let state = self.state;
+        let host = state.ports[port].host;
+        let is_reached = self.here == Some(host) || self.assigned.hosts.get(host).is_some();
+        if !is_reached {
+            let needed = (Kind::Host, host.index(), state.hosts.id(host));
+            self.refuse_without(Kind::Port, (port.index(), state.ports.id(port)), needed);
+        }
+        is_reached
     }
 
     fn give_vips(&mut self, indexes: &Indexes) {
@@ -410,7 +440,14 @@ impl<'a> Compiler<'a> {
     }
 
     fn networks(&mut self) {
-        self.contents.networks = (1..).zip(self.networks.iter().copied()).collect();
+        self.contents.networks = (1..).zip(self.site.networks.iter().copied()).collect();
+    }
+
+    fn hosts(&mut self) {
+        let hosts = self.assigned.hosts.iter();
+        self.contents.hosts =
+            hosts.map(|(host, index)| (index, self.state.hosts[host].vtep.into())).collect();
+        self.contents.vteps = self.contents.hosts.iter().map(|(&index, &vtep)| (vtep, index)).collect();
     }
 
     fn subnets(&mut self) {
@@ -422,6 +459,7 @@ impl<'a> Compiler<'a> {
                 Router::Vip => AddressKind::Gateway(index),
                 Router::External => AddressKind::ExternalGateway(index),
             };
+            self.contents.vnis.insert(vpc.vni);
             self.addresses.push(((vpc.vni, what.gateway.into()), AddressEntry::new(kind)));
             for vni in vpc.peers.iter().map(|peer| state.vpcs[*peer].vni).chain([vpc.vni]) {
                 let prefix = Prefix { vni, network: what.cidr.network().into(), length: what.cidr.prefix() };
@@ -482,7 +520,8 @@ impl<'a> Compiler<'a> {
             EipTarget::Vip(_) => None,
         });
         let vrids = self.vrids();
-        let tagged = state.ports.iter().filter(|(_, port)| port.vlan.is_some());
+        let tagged =
+            state.ports.iter().filter(|(_, port)| port.vlan.is_some() && Some(port.host) == self.here);
         let trunks: BTreeSet<&str> = tagged.map(|(port, _)| state.interface(port)).collect();
         let mut macs = Vec::with_capacity(state.ports.len());
         let mut entries = Vec::with_capacity(state.ports.len());
@@ -490,10 +529,17 @@ impl<'a> Compiler<'a> {
             let what = &state.ports[port];
             let (subnet, vni) = (&state.subnets[what.subnet], self.vni(what.subnet));
             let Some(subnet_index) = self.assigned.subnets.get(what.subnet) else { continue };
-            let interface = self.interfaces.get(state.interface(port), what.vlan);
-            let is_trunk = what.vlan.is_none() && trunks.contains(state.interface(port));
+            let is_here = Some(what.host) == self.here;
+            let interface = self.site.interfaces.get(state.interface(port), what.vlan).filter(|_| is_here);
+            let (leads_to, mtu) = match (interface, self.assigned.hosts.get(what.host)) {
+                (Some(interface), _) => (interface.ifindex, interface.mtu),
+                (None, Some(host)) if !is_here => (host, self.site.tunnel_mtu.into()),
+                (None, _) => (0, 0),
+            };
+            let is_trunk = is_here && what.vlan.is_none() && trunks.contains(state.interface(port));
             let flags = [
                 (!what.source_dest_check, PortFlags::BYPASS),
+                (!is_here, PortFlags::REMOTE),
                 (interface.is_some_and(|interface| interface.bridged), PortFlags::BRIDGED),
                 (interface.is_some_and(|interface| interface.takes_xdp), PortFlags::TAKES_XDP),
                 (interface.is_some_and(|interface| interface.takes_xdp_frags), PortFlags::TAKES_XDP_FRAGS),
@@ -516,7 +562,7 @@ impl<'a> Compiler<'a> {
             entries.push((
                 index,
                 PortEntry {
-                    ifindex: interface.map_or(0, |interface| interface.ifindex),
+                    ifindex: leads_to,
                     vni,
                     subnet: subnet_index,
                     address: what.address.into(),
@@ -526,7 +572,7 @@ impl<'a> Compiler<'a> {
                     flags,
                     eip: SourceEip::default(),
                     root: 0,
-                    mtu: interface.map_or(0, |interface| interface.mtu),
+                    mtu,
                     vrids: vrids.get(&port).copied().unwrap_or_default(),
                 },
             ));
@@ -548,10 +594,13 @@ impl<'a> Compiler<'a> {
             let what = &state.vips[vip];
             let vni = self.vni(what.subnet);
             let Some(subnet) = self.assigned.subnets.get(what.subnet) else { continue };
-            let owners = self.grants(vip, slot, &mut grants);
+            let Owners { ports, hosts } = self.grants(vip, slot, &mut grants);
             let mut of_vip = Members { vni, address: what.address.into(), subnet, ..Members::default() };
-            for (place, port) in of_vip.ports.iter_mut().zip(owners) {
+            for (place, port) in of_vip.ports.iter_mut().zip(ports) {
                 *place = port;
+            }
+            for (place, host) in of_vip.hosts.iter_mut().zip(hosts) {
+                *place = host;
             }
             members.push((slot, of_vip));
             let address = AddressEntry::new(AddressKind::Vip(slot));
@@ -564,7 +613,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Adds the rights that the bindings of a VIP give. Tells which ports may own it.
-    fn grants(&mut self, vip: Ref<Vip>, slot: u32, grants: &mut Vec<((u32, u32), Grant)>) -> BTreeSet<u32> {
+    fn grants(&mut self, vip: Ref<Vip>, slot: u32, grants: &mut Vec<((u32, u32), Grant)>) -> Owners {
         let state = self.state;
         let what = &state.vips[vip];
         let named = (vip.index(), state.vips.id(vip));
@@ -572,7 +621,7 @@ impl<'a> Compiler<'a> {
         for (place, vrid) in vrids.iter_mut().zip(what.vrids()) {
             *place = vrid;
         }
-        let mut owners = BTreeSet::new();
+        let mut owners = Owners::default();
         for &state::Binding { port: member, rights } in state.bindings(what) {
             let Some(port) = self.assigned.ports.get(member) else {
                 let resting = self.resting.contains(&(Kind::Port, member.index()));
@@ -580,9 +629,13 @@ impl<'a> Compiler<'a> {
                 self.refuse(Kind::Vip, named, Reason::Member { id }, resting);
                 continue;
             };
-            let own = rights.own && owners.len() < MAX_MEMBERS;
+            let own = rights.own && owners.ports.len() < MAX_MEMBERS;
             if own {
-                owners.insert(port);
+                owners.ports.insert(port);
+                let host = state.ports[member].host;
+                let other = self.assigned.hosts.get(host).filter(|_| self.here != Some(host));
+                // An index of HOSTS has 16 bits.
+                owners.hosts.extend(other.and_then(|index| u16::try_from(index).ok()));
             } else if rights.own {
                 self.refuse(Kind::Vip, named, Reason::Members, false);
             }
@@ -601,7 +654,7 @@ impl<'a> Compiler<'a> {
     /// Index of the EIP's network, the narrowest if several contain it; 0: none.
     fn network_of(&self, eip: Ipv4Addr) -> u16 {
         (1..)
-            .zip(self.networks)
+            .zip(self.site.networks.iter())
             .filter(|(_, network)| Ipv4::from(eip).is_in(network.network, network.mask))
             .max_by_key(|(_, network)| network.mask.raw().count_ones())
             .map_or(0, |(index, _)| index)

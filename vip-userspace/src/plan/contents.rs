@@ -1,9 +1,12 @@
 //! What the tables contain that the desired state decides about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vip_common::{
-    tables::{AddressKind, EipNetwork, Grant, GrantKey, Members, PortEntry, SourceEip, SubnetEntry, Target},
+    tables::{
+        AddressKind, EipNetwork, Grant, GrantKey, Members, PortEntry, PortFlags, SourceEip, SubnetEntry,
+        Target,
+    },
     wire::{Ipv4, Mac},
 };
 
@@ -50,9 +53,19 @@ impl AddressEntry {
     }
 }
 
+/// Number of the interface on this host that a port has, if it has one.
+pub fn interface_of(port: &PortEntry) -> Option<u32> {
+    (port.ifindex != 0 && !port.flags.has(PortFlags::REMOTE)).then_some(port.ifindex)
+}
+
+/// Index of the other host that a port is on, if it is on one.
+pub fn host_of(port: &PortEntry) -> Option<u32> {
+    (port.ifindex != 0 && port.flags.has(PortFlags::REMOTE)).then_some(port.ifindex)
+}
+
 /// The entries of the tables that the agent writes because of the state. Empty entries of arrays are left out.
 ///
-/// Routes and neighbours follow the kernel, and words of owners the guests; neither is here.
+/// Routes and neighbours follow the kernel, those that lead to other hosts too, and words of owners the guests; none of them is here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// The index, of EIPs: a VIP or a port.
@@ -75,6 +88,12 @@ pub struct Contents {
     pub subnets: BTreeMap<Prefix, SubnetEntry>,
     /// NETWORKS, by index, from 1 on.
     pub networks: BTreeMap<u32, EipNetwork>,
+    /// HOSTS, by index: the VTEPs that their headers lead to.
+    pub hosts: BTreeMap<u32, Ipv4>,
+    /// VTEPS: host index.
+    pub vteps: BTreeMap<Ipv4, u32>,
+    /// VNIS, without root pages.
+    pub vnis: BTreeSet<u32>,
 }
 
 impl Contents {
@@ -87,13 +106,17 @@ impl Contents {
             Step::RemoveSubnet(prefix) => drop(self.subnets.remove(&prefix)),
             Step::RemoveInterface(ifindex) => drop(self.interfaces.remove(&ifindex)),
             Step::RemoveGrant(GrantKey { port, slot }) => drop(self.grants.remove(&(port, slot))),
+            Step::RemoveVtep(vtep) => drop(self.vteps.remove(&vtep)),
+            Step::RemoveVni(vni) => drop(self.vnis.remove(&vni)),
             Step::ClearMembers(slot) => drop(self.members.remove(&slot)),
             Step::ClearPort(index) => drop(self.ports.remove(&index)),
+            Step::ClearHost(index) => drop(self.hosts.remove(&index)),
             Step::RemovePortDev(index) => drop(self.port_devs.remove(&index)),
             Step::SetNetwork(index, network) if network == EipNetwork::default() => {
                 self.networks.remove(&index);
             }
             Step::SetNetwork(index, network) => drop(self.networks.insert(index, network)),
+            Step::SetHost(index, vtep) => drop(self.hosts.insert(index, vtep)),
             Step::SetPortDev(index, ifindex) => drop(self.port_devs.insert(index, ifindex)),
             Step::SetPort(index, port) => drop(self.ports.insert(index, port)),
             Step::SetMembers(slot, members) => drop(self.members.insert(slot, members)),
@@ -101,9 +124,15 @@ impl Contents {
             Step::SetAddress(place, entry) => drop(self.addresses.insert(place, entry)),
             Step::SetMac(place, index) => drop(self.macs.insert(place, index)),
             Step::SetSubnet(prefix, entry) => drop(self.subnets.insert(prefix, entry)),
+            Step::SetVtep(vtep, index) => drop(self.vteps.insert(vtep, index)),
+            Step::SetVni(vni) => drop(self.vnis.insert(vni)),
             Step::SetEip(eip, entry) => drop(self.eips.insert(eip, entry)),
             Step::SetInterface(ifindex, index) => drop(self.interfaces.insert(ifindex, index)),
-            Step::Release { .. } | Step::ForgetPort { .. } | Step::FreshSlot(_) | Step::FreshEip(_) => {}
+            Step::Release { .. }
+            | Step::Rehome { .. }
+            | Step::ForgetPort { .. }
+            | Step::FreshSlot(_)
+            | Step::FreshEip(_) => {}
         }
     }
 

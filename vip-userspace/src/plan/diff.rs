@@ -16,7 +16,7 @@ use vip_common::{
 
 use super::{
     Step,
-    contents::{AddressEntry, Contents, MacPlace, Place},
+    contents::{AddressEntry, Contents, MacPlace, Place, host_of, interface_of},
 };
 
 /// The steps from `now` to `then`, in an order that keeps the promises of the [module](super).
@@ -34,6 +34,8 @@ pub fn diff(now: &Contents, then: &Contents) -> Vec<Step> {
     plan.add_objects();
     plan.add_rights();
     plan.add_look_ups();
+    plan.free_hosts();
+    plan.rehome();
     plan.steps
 }
 
@@ -159,6 +161,10 @@ impl Plan<'_> {
             removed(&now.subnets, &then.subnets, |_, old, new| old.vni == new.vni)
                 .map(|k| Step::RemoveSubnet(*k)),
         );
+        steps.extend(
+            removed(&now.vteps, &then.vteps, |_, old, new| old == new).map(|vtep| Step::RemoveVtep(*vtep)),
+        );
+        steps.extend(now.vnis.difference(&then.vnis).map(|vni| Step::RemoveVni(*vni)));
         self.strip_eips();
     }
 
@@ -226,7 +232,7 @@ impl Plan<'_> {
             if dev.is_some_and(|dev| self.then.port_devs.get(&index) != Some(dev)) {
                 self.steps.push(Step::RemovePortDev(index));
             }
-            if leaves_interface(old, new) {
+            if leaves_interface(old, new) && !changes_hosts(old, new) {
                 let owned = self.now.grants.range((index, 0)..=(index, u32::MAX));
                 self.steps.extend(
                     owned
@@ -273,6 +279,8 @@ impl Plan<'_> {
         steps.extend(
             changed(&now.networks, &then.networks).map(|(&index, network)| Step::SetNetwork(index, *network)),
         );
+        // Before ports and members lead there. Those that nothing leads to any more go at the very end.
+        steps.extend(changed(&now.hosts, &then.hosts).map(|(&index, &vtep)| Step::SetHost(index, vtep)));
         steps.extend(
             changed(&now.port_devs, &then.port_devs)
                 .map(|(&index, &ifindex)| Step::SetPortDev(index, ifindex)),
@@ -302,6 +310,8 @@ impl Plan<'_> {
         steps.extend(
             changed(&now.subnets, &then.subnets).map(|(prefix, entry)| Step::SetSubnet(*prefix, *entry)),
         );
+        steps.extend(changed(&now.vteps, &then.vteps).map(|(&vtep, &index)| Step::SetVtep(vtep, index)));
+        steps.extend(then.vnis.difference(&now.vnis).map(|vni| Step::SetVni(*vni)));
         let addresses = added(&now.addresses, &then.addresses, |place, old, new| {
             let eip = if stripped.contains(place) { SourceEip::default() } else { old.eip };
             AddressEntry { eip, ..*old } == *new && gone.addresses.binary_search(place).is_err()
@@ -318,6 +328,28 @@ impl Plan<'_> {
             changed(&now.interfaces, &then.interfaces)
                 .map(|(&ifindex, &index)| Step::SetInterface(ifindex, index)),
         );
+    }
+}
+
+impl Plan<'_> {
+    /// Ports and members that led to these lead elsewhere by now.
+    fn free_hosts(&mut self) {
+        let gone = removed(&self.now.hosts, &self.then.hosts, |_, _, _| true);
+        self.steps.extend(gone.map(|&index| Step::ClearHost(index)));
+    }
+
+    /// A port that passes to another host keeps its VIPs, but no claim from before that counts against those from after it. Every
+    /// host that applies the state does the same. Last: the word never tells of a host that the port's entry does not.
+    fn rehome(&mut self) {
+        for (&port, old, new) in both(&self.now.ports, &self.then.ports) {
+            let Some((old, new)) = old.zip(new) else { continue };
+            if !changes_hosts(old, new) {
+                continue;
+            }
+            let owned = self.then.grants.range((port, 0)..=(port, u32::MAX));
+            let owned = owned.filter(|(_, grant)| grant.rights.may_own());
+            self.steps.extend(owned.map(|(&(_, slot), _)| Step::Rehome { slot, port }));
+        }
     }
 }
 
@@ -340,14 +372,22 @@ fn address_stays(then: &Contents, place: Place, old: &AddressEntry) -> bool {
     }
 }
 
-/// Whether the interface that a port has is no more its own.
+/// Whether the interface that a port has here is no more its own.
 fn leaves_interface(old: &PortEntry, new: &PortEntry) -> bool {
-    old.ifindex != 0 && old.ifindex != new.ifindex
+    interface_of(old).is_some() && interface_of(old) != interface_of(new)
 }
 
-/// A port without the interface, and without the right to XDP frames, that it loses.
+/// Whether a port passes to another host: from this one, to this one, or from one to another.
+fn changes_hosts(old: &PortEntry, new: &PortEntry) -> bool {
+    let is_remote = |port: &PortEntry| port.flags.has(PortFlags::REMOTE);
+    is_remote(old) != is_remote(new) || is_remote(old) && old.ifindex != new.ifindex
+}
+
+/// A port without the interface, and without the right to XDP frames, that it loses. One that comes from another host leads nowhere
+/// for a moment, because its number must not be taken for an interface's; between two other hosts it passes by one store.
 fn released(old: &PortEntry, new: &PortEntry) -> PortEntry {
-    if leaves_interface(old, new) {
+    let comes_here = host_of(old).is_some() && !new.flags.has(PortFlags::REMOTE);
+    if comes_here || leaves_interface(old, new) {
         PortEntry { ifindex: 0, mtu: 0, flags: without_xdp(old.flags), ..*old }
     } else if old.flags.has(PortFlags::TAKES_XDP) && !new.flags.has(PortFlags::TAKES_XDP) {
         PortEntry { flags: without_xdp(old.flags), ..*old }
@@ -356,18 +396,23 @@ fn released(old: &PortEntry, new: &PortEntry) -> PortEntry {
     }
 }
 
-/// The new value with only those members that the slot has already.
+/// The new value with only those members, and only those hosts of them, that the slot has already.
 fn common_members(old: &Members, new: &Members) -> Members {
     let mut ports = [0; MAX_MEMBERS];
     let both = new.ports.iter().filter(|port| **port != 0 && old.ports.contains(port));
     for (place, port) in ports.iter_mut().zip(both) {
         *place = *port;
     }
-    Members { ports, ..*new }
+    let mut hosts = [0; MAX_MEMBERS];
+    let both = new.hosts.iter().filter(|host| **host != 0 && old.hosts.contains(host));
+    for (place, host) in hosts.iter_mut().zip(both) {
+        *place = *host;
+    }
+    Members { ports, hosts, ..*new }
 }
 
 fn without_xdp(flags: PortFlags) -> PortFlags {
-    [PortFlags::BYPASS, PortFlags::BRIDGED, PortFlags::EXTERNAL_ROUTER]
+    [PortFlags::BYPASS, PortFlags::BRIDGED, PortFlags::EXTERNAL_ROUTER, PortFlags::REMOTE]
         .into_iter()
         .filter(|flag| flags.has(*flag))
         .fold(PortFlags::default(), PortFlags::with)

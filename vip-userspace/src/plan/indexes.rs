@@ -9,7 +9,7 @@ use std::{
 use hashbrown::HashMap;
 use vip_common::{tables::AddressKind, wire::Ipv4};
 
-use super::contents::{Contents, MacPlace, Place};
+use super::contents::{Contents, MacPlace, Place, host_of};
 use crate::config::Capacity;
 
 /// How long a freed index stays unused: a program that read it before it was freed is done long before.
@@ -127,6 +127,7 @@ struct Used {
     ports: Vec<u32>,
     slots: Vec<u32>,
     subnets: Vec<u32>,
+    hosts: Vec<u32>,
 }
 
 impl Used {
@@ -148,7 +149,11 @@ impl Used {
                 subnets.push(subnet);
             }
         }
+        let of_members = contents.members.values().flat_map(|members| members.hosts).map(u32::from);
+        let hosts = contents.hosts.keys().chain(contents.vteps.values()).copied();
+        let hosts = hosts.chain(contents.ports.values().filter_map(host_of));
         Self {
+            hosts: sorted(hosts.chain(of_members).filter(|index| *index != 0).collect()),
             ports: contents.ports.keys().copied().collect(),
             slots: contents.members.keys().copied().collect(),
             subnets: sorted(subnets),
@@ -164,6 +169,8 @@ pub struct Indexes {
     pub(super) eips: Room,
     /// By the gateway's address.
     pub(super) subnets: Pool<Place>,
+    /// By the VTEP.
+    pub(super) hosts: Pool<Ipv4>,
 }
 
 impl Indexes {
@@ -171,7 +178,7 @@ impl Indexes {
     ///
     /// Ports and slots say themselves whose they are, so that one that was only half added or half removed is found too.
     pub fn of(contents: &Contents, capacity: &Capacity, resting: &Resting) -> Self {
-        let Used { ports, slots, subnets } = Used::of(contents);
+        let Used { ports, slots, subnets, hosts } = Used::of(contents);
         let rest = |kind: &BTreeMap<u32, Instant>| (kind.keys().copied().collect(), resting.all);
         let gateways = contents.addresses.iter().filter_map(|(&place, entry)| match entry.kind {
             AddressKind::Gateway(subnet) | AddressKind::ExternalGateway(subnet) => Some((place, subnet)),
@@ -200,6 +207,13 @@ impl Indexes {
                 subnets,
                 rest(&resting.kinds.subnets),
             ),
+            hosts: Pool::new(
+                "HOSTS",
+                (1, capacity.hosts),
+                contents.hosts.iter().map(|(&index, &vtep)| (vtep, index)),
+                hosts,
+                rest(&resting.kinds.hosts),
+            ),
         }
     }
 }
@@ -210,6 +224,7 @@ struct Kinds {
     ports: BTreeMap<u32, Instant>,
     slots: BTreeMap<u32, Instant>,
     subnets: BTreeMap<u32, Instant>,
+    hosts: BTreeMap<u32, Instant>,
 }
 
 /// Indexes that were freed less than [`REST`] ago.
@@ -242,6 +257,7 @@ impl Resting {
         self.kinds.ports.extend(freed(&before.ports.used, &after.ports));
         self.kinds.slots.extend(freed(&before.slots.used, &after.slots));
         self.kinds.subnets.extend(freed(&before.subnets.used, &after.subnets));
+        self.kinds.hosts.extend(freed(&before.hosts.used, &after.hosts));
     }
 
     /// Forgets those whose rest is over.
@@ -250,16 +266,21 @@ impl Resting {
             self.all = false;
             self.all_until = None;
         }
-        let Kinds { ports, slots, subnets } = &mut self.kinds;
-        for kind in [ports, slots, subnets] {
+        let Kinds { ports, slots, subnets, hosts } = &mut self.kinds;
+        for kind in [ports, slots, subnets, hosts] {
             kind.retain(|_, until| *until > now);
         }
     }
 
     /// When the last rest ends; `None` if nothing rests.
     pub fn ends(&self) -> Option<Instant> {
-        let Kinds { ports, slots, subnets } = &self.kinds;
-        [ports, slots, subnets].into_iter().flat_map(BTreeMap::values).copied().chain(self.all_until).max()
+        let Kinds { ports, slots, subnets, hosts } = &self.kinds;
+        [ports, slots, subnets, hosts]
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .copied()
+            .chain(self.all_until)
+            .max()
     }
 }
 
@@ -309,7 +330,7 @@ mod tests {
         let mut before = Contents::default();
         let members = vip_common::tables::Members { vni: 1, ..Default::default() };
         before.members.insert(0, members);
-        let capacity = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1 };
+        let capacity = Capacity { ports: 1, vips: 1, eips: 1, subnets: 1, hosts: 1 };
         let mut resting = Resting::default();
         let before = Indexes::of(&before, &capacity, &resting);
         resting.note(&before, &Contents::default(), start);
@@ -330,7 +351,7 @@ mod tests {
     fn after_a_restart_every_unused_index_rests() {
         let start = Instant::now();
         let mut resting = Resting::everything(start);
-        let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9 };
+        let capacity = Capacity { ports: 9, vips: 9, eips: 9, subnets: 9, hosts: 9 };
         let give = |resting: &Resting| {
             Indexes::of(&Contents::default(), &capacity, resting)
                 .slots

@@ -9,6 +9,7 @@
 //!
 //! - a look-up (the index, MACS, IFPORTS) lead to a slot or port that is empty or belongs to another address or MAC;
 //! - a grant or a list of members name an empty port;
+//! - a port, a list of members or VTEPS name an empty host;
 //! - one interface or one EIP belong to two;
 //! - a port own a VIP without the right to.
 //!
@@ -23,8 +24,8 @@ mod rights;
 mod step;
 
 pub use self::{
-    compile::{Assigned, Desired, Given, Interface, Interfaces, Reason, Refused, compile, contents_of},
-    contents::{AddressEntry, Contents, MacPlace, Place, Prefix},
+    compile::{Assigned, Desired, Given, Interface, Interfaces, Reason, Refused, Site, compile, contents_of},
+    contents::{AddressEntry, Contents, MacPlace, Place, Prefix, host_of, interface_of},
     diff::diff,
     indexes::{Indexes, REST, Resting},
     rights::unjustified,

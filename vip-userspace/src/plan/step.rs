@@ -7,7 +7,7 @@ use vip_common::{
 
 use super::contents::{AddressEntry, MacPlace, Place, Prefix};
 
-/// One change of one table, or of an owner's word. Carrying it out twice is the same as once.
+/// One change of one table, or of an owner's word. Carrying it out twice is the same as once, but for [`Self::Rehome`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The index loses an EIP.
@@ -18,6 +18,10 @@ pub enum Step {
     RemoveMac(MacPlace),
     /// SUBNETS loses a prefix.
     RemoveSubnet(Prefix),
+    /// VTEPS loses an address.
+    RemoveVtep(Ipv4),
+    /// VNIS loses a VPC.
+    RemoveVni(u32),
     /// IFPORTS loses an interface, by ifindex.
     RemoveInterface(u32),
     /// A VIP's owner word and waiting claim: whatever names the port (any port if `None`) ends. The epoch grows.
@@ -26,6 +30,14 @@ pub enum Step {
         slot: u32,
         /// Index of the port whose ownership ends; `None`: whoever owns it.
         port: Option<u32>,
+    },
+    /// A VIP's owner word: if it names the port, which is on another host now, the epoch grows and the owner stays. Twice, the epoch
+    /// grows twice, which orders claims as well.
+    Rehome {
+        /// The VIP's slot.
+        slot: u32,
+        /// Index of the port.
+        port: u32,
     },
     /// GRANTS loses a right.
     RemoveGrant(GrantKey),
@@ -40,6 +52,8 @@ pub enum Step {
     ClearMembers(u32),
     /// PORTS: the index is empty.
     ClearPort(u32),
+    /// HOSTS: the index is empty.
+    ClearHost(u32),
     /// PORT_DEVS loses a port, by index.
     RemovePortDev(u32),
     /// NETWORKS: the EIP network with this index.
@@ -48,6 +62,8 @@ pub enum Step {
     FreshSlot(u32),
     /// An EIP of this VIP or port begins its life: its counters are 0.
     FreshEip(Target),
+    /// HOSTS: index, and VTEP that the headers lead to.
+    SetHost(u32, Ipv4),
     /// PORT_DEVS: port index, ifindex.
     SetPortDev(u32, u32),
     /// PORTS: index and value.
@@ -62,6 +78,10 @@ pub enum Step {
     SetMac(MacPlace, u32),
     /// SUBNETS: key and value.
     SetSubnet(Prefix, SubnetEntry),
+    /// VTEPS: key and host index.
+    SetVtep(Ipv4, u32),
+    /// VNIS: the VPC's VNI.
+    SetVni(u32),
     /// The index: key and value.
     SetEip(Ipv4, Target),
     /// IFPORTS: ifindex and port index.
@@ -73,7 +93,11 @@ impl Step {
     pub fn is_about_owners(&self) -> bool {
         matches!(
             self,
-            Self::Release { .. } | Self::ForgetPort { .. } | Self::FreshSlot(_) | Self::FreshEip(_)
+            Self::Release { .. }
+                | Self::Rehome { .. }
+                | Self::ForgetPort { .. }
+                | Self::FreshSlot(_)
+                | Self::FreshEip(_)
         )
     }
 }

@@ -44,8 +44,7 @@ impl fmt::Display for Summary {
 
 /// Loads a state file and counts what is in it.
 ///
-/// `own_host` is the host the state is judged for; without one, what only concerns a certain host (ports that
-/// live elsewhere) is not judged.
+/// `own_host` is the host the state is judged for, which has to be listed; without one, that is not asked.
 pub fn check(path: &Path, own_host: Option<&str>) -> Result<Summary, StateError> {
     load(path, own_host).map(|state| Summary::of(&state))
 }

@@ -56,8 +56,7 @@ pub const MAX_VNI: u32 = (1 << 24) - 1;
 
 /// Reads and judges a state file.
 ///
-/// `own_host` is the id of the host that is going to apply the state: it has to be listed, and ports that live
-/// on another one are refused, because this build forwards on one host only. None skips both.
+/// `own_host` is the id of the host that is going to apply the state: it has to be listed. None: that is not asked.
 pub fn load(path: &Path, own_host: Option<&str>) -> Result<State, StateError> {
     let text =
         fs::read_to_string(path).map_err(|source| StateError::Read { path: path.to_path_buf(), source })?;

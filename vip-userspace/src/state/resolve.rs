@@ -393,7 +393,7 @@ impl<'h> Resolver<'h> {
         };
         self.drafts.ports.set(port, known);
         if let (Some(host), Some(vlan)) = (host, vlan) {
-            self.attach(subject, (port, host), raw.host.line, (&raw.interface, vlan));
+            self.attach(subject, (port, host), (&raw.interface, vlan));
         }
         let (Some(subnet), Some(mac), Some(_), Some(_)) = (subnet, mac, host, vlan) else { return false };
         let drafts = &self.drafts;
@@ -408,20 +408,15 @@ impl<'h> Resolver<'h> {
         true
     }
 
-    /// Notes a port's interface, and judges the host it is on.
+    /// Takes an interface of a host, or a VLAN on it, for one port.
     fn attach(
         &mut self,
         subject: Subject<'_>,
         (port, host): (Ref<Port>, Ref<Host>),
-        host_line: u32,
         (interface, vlan): (&Word<'_>, Option<Vlan>),
     ) {
         let drafts = &self.drafts;
         let host = drafts.hosts.id(host);
-        if self.own_host.is_some_and(|own| own != host) {
-            let what = format!("host: it lives on host {host}: this build forwards on one host only");
-            self.report.add(host_line, subject, what, "leave the port out, or move it to this host");
-        }
         let of = |number| drafts.interface(number);
         if let Some(other) = self.interfaces.put(&of(port.index()), port.index(), of) {
             let other = drafts.ports.id(Ref::at(other));

@@ -55,6 +55,11 @@ pub(crate) fn host() -> HostView {
         ports: 2,
         name: None,
         remark: Some("rack 4, \"left\"".into()),
+        reachable: true,
+        next_hop: None,
+        next_hop_mac: None,
+        mtu: None,
+        why: None,
     }
 }
 
@@ -201,6 +206,7 @@ pub(crate) fn status() -> StatusView {
             routed_by: None,
         },
         eip_networks: Vec::new(),
+        overlay: None,
         ports: vec![PortStatus {
             id: "nginx-master".into(),
             interface: "veth0".into(),

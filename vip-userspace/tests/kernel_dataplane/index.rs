@@ -16,7 +16,7 @@ use vip_userspace::kernel::{
 
 use crate::lab::Lab;
 
-const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 4000, subnets: 2 };
+const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 4000, subnets: 2, hosts: 2 };
 
 /// Addresses that share all, some or none of their octets with others.
 fn addresses() -> impl Strategy<Value = VniAddress> {

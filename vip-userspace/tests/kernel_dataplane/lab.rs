@@ -15,7 +15,7 @@ use nix::{
 use vip_userspace::kernel::{Capacity, Dataplane, KernelError, PinDir, detach};
 
 /// Room for the tests' few entries.
-pub(crate) const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 4, subnets: 2 };
+pub(crate) const CAPACITY: Capacity = Capacity { ports: 8, vips: 4, eips: 4, subnets: 2, hosts: 3 };
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

@@ -135,11 +135,13 @@ fn what_refers_to_a_wrong_object_is_not_reported_on_top() {
 }
 
 #[test]
-fn a_port_of_another_host_is_refused_only_where_the_own_host_is_known() {
-    let text = changed("host: hv1, interface: tap2", "host: hv2, interface: tap2");
-    let what = "host: it lives on host hv2: this build forwards on one host only";
-    refused(&text, "id: real", "port real", what);
-    assert!(parse(&text, "state.yaml", None).is_ok());
+fn a_port_may_live_on_any_listed_host_and_on_no_other() {
+    let elsewhere = changed("host: hv1, interface: tap2", "host: hv2, interface: tap1");
+    let state = parse(&elsewhere, "state.yaml", Some("hv1")).expect("each host has its own interfaces");
+    let port = state.ports.find("real").expect("the port");
+    assert_eq!(state.hosts.id(state.ports[port].host), "hv2");
+    let text = changed("host: hv1, interface: tap2", "host: hv7, interface: tap2");
+    refused(&text, "host: hv7", "port real", "there is no host `hv7`");
 }
 
 #[test]

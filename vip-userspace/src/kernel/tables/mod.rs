@@ -24,8 +24,8 @@ use aya::{
 };
 use vip_common::{
     tables::{
-        Advert, Config, EipNetwork, Grant, GrantKey, MacKey, Members, Meter, Move, NextHop, PortEntry,
-        RouteEntry, SubnetEntry, VniAddress, names,
+        Advert, Config, EipNetwork, Grant, GrantKey, HostEntry, MacKey, Members, Meter, Move, NextHop,
+        PortEntry, RouteEntry, SubnetEntry, VniAddress, VniEntry, names,
     },
     wire::Ipv4,
 };
@@ -86,6 +86,12 @@ pub struct Tables {
     pub subnets: TrieTable<VniAddress, SubnetEntry>,
     /// Prefix → where this host's route leads.
     pub routes: TrieTable<Ipv4, RouteEntry>,
+    /// Host index → the way to its VTEP.
+    pub hosts: ArrayTable<HostEntry>,
+    /// VTEP → host index.
+    pub vteps: HashTable<Ipv4, u32>,
+    /// VNI → root page of a VPC whose frames travel between hosts.
+    pub vnis: HashTable<u32, VniEntry>,
     /// Next hop → its MAC.
     pub nexthops: HashTable<Ipv4, NextHop>,
     /// EIP network index → network.
@@ -134,7 +140,9 @@ impl Tables {
         let subnets: TrieTable<VniAddress, SubnetEntry> =
             TrieTable::new(names::SUBNETS, map(names::SUBNETS)?)?;
         let ports = PortTable::open(map(names::PORTS)?, sizes.ports, sizes.cpus)?;
+        let vnis: HashTable<u32, VniEntry> = HashTable::new(names::VNIS, map(names::VNIS)?)?;
         let mut roots = Vec::new();
+        roots.extend(vnis.entries()?.into_iter().map(|(vni, VniEntry { root })| (vni, root)));
         for (_, _, SubnetEntry { vni, root, .. }) in subnets.entries()? {
             roots.push((vni, root));
         }
@@ -158,6 +166,9 @@ impl Tables {
             ifports: HashTable::new(names::IFPORTS, map(names::IFPORTS)?)?,
             subnets,
             routes: TrieTable::new(names::ROUTES, map(names::ROUTES)?)?,
+            hosts: ArrayTable::new(names::HOSTS, map(names::HOSTS)?)?,
+            vteps: HashTable::new(names::VTEPS, map(names::VTEPS)?)?,
+            vnis,
             nexthops: HashTable::new(names::NEXTHOPS, map(names::NEXTHOPS)?)?,
             networks: ArrayTable::new(names::NETWORKS, map(names::NETWORKS)?)?,
             drops: PerCpuTable::new(names::DROPS, map(names::DROPS)?)?,
