@@ -98,7 +98,8 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!((config.layout, config.agent_pid), (LAYOUT_VERSION, process::id()));
     assert!(lab.ip("-details link show eth0").contains("prog/xdp"));
     let reports = dataplane.programs();
-    assert_eq!(reports.iter().map(|report| report.name).collect::<Vec<_>>(), ["uplink", "uplink_tc", "port"]);
+    let names: Vec<_> = reports.iter().map(|report| report.name).collect();
+    assert_eq!(names, ["uplink", "uplink_tc", "uplink_rest", "port", "port_rest"]);
     assert!(reports.iter().all(|report| report.verified_instructions > Some(0)));
 }
 
@@ -219,9 +220,9 @@ fn tables_of_another_capacity_are_refused_and_left_as_they_are() {
     let error = Dataplane::load(PinDir::open(lab.pins()).unwrap(), &other).expect_err("another capacity");
     let text = error.to_string();
     assert!(matches!(error, KernelError::Shape { .. }), "{text}");
-    // GRANTS is the first by name of those whose room grows with the VIPs.
+    // ADVERTS is the first by name of those whose room grows with the VIPs.
     assert!(
-        text.contains("GRANTS") && text.contains("of 48 entries") && text.contains("of 58 entries"),
+        text.contains("ADVERTS") && text.contains("of 48 entries") && text.contains("of 58 entries"),
         "{text}"
     );
     assert!(text.contains("vipctl detach"), "{text}");
