@@ -33,6 +33,11 @@ eips:
   - { id: there-eip, address: 203.0.113.11, port: there }
 "#;
 
+/// What stands at a place in an answer; `null`: nothing.
+fn at<'v>(value: &'v Value, place: &str) -> &'v Value {
+    value.pointer(place).unwrap_or(&Value::Null)
+}
+
 struct Stage {
     vipd: Vipd,
     guest: Guest,
@@ -69,7 +74,7 @@ impl Stage {
         poll_until(SOON, &format!("a way to {host} by {mac}"), || {
             let view = self.get("hosts", host).ok()?;
             seen = ["reachable", "next_hop", "next_hop_mac", "mtu", "why"]
-                .map(|field| view[field].clone())
+                .map(|field| at(&view, &format!("/{field}")).clone())
                 .into();
             (seen == wanted).then_some(())
         })
@@ -80,8 +85,11 @@ impl Stage {
     fn wait_for_why(&self, host: &str, words: Option<&str>) -> Result<()> {
         poll_until(SOON, &format!("{host} to be reported: {words:?}"), || {
             let status = self.status().ok()?;
-            let unreachable = status["overlay"]["unreachable"].as_array()?;
-            let why = unreachable.iter().find(|one| one["host"] == host).and_then(|one| one["why"].as_str());
+            let unreachable = at(&status, "/overlay/unreachable").as_array()?;
+            let why = unreachable
+                .iter()
+                .find(|one| *at(one, "/host") == host)
+                .and_then(|one| at(one, "/why").as_str());
             match (why, words) {
                 (None, None) => Some(()),
                 (Some(why), Some(words)) => why.contains(words).then_some(()),
@@ -101,12 +109,18 @@ fn the_ways_to_other_hosts_follow_routes_neighbours_and_the_uplink() {
         stage.must_reach("hv2", &mac, 1450)?;
         stage.wait_for_why("hv3", Some("there is no route to 192.0.2.3"))?;
         let own = stage.get("hosts", "hv1")?;
-        ensure!(own["reachable"] == true && own["next_hop"].is_null() && own["mtu"].is_null(), "{own}");
-        let status = stage.status()?;
-        ensure!(status["overlay"]["vtep"] == "198.51.100.1", "{status}");
-        ensure!(status["overlay"]["hosts"] == 2 && status["overlay"]["guest_mtu"] == 1450, "{status}");
         ensure!(
-            status["warnings"]
+            *at(&own, "/reachable") == true && at(&own, "/next_hop").is_null() && at(&own, "/mtu").is_null(),
+            "{own}"
+        );
+        let status = stage.status()?;
+        ensure!(*at(&status, "/overlay/vtep") == "198.51.100.1", "{status}");
+        ensure!(
+            *at(&status, "/overlay/hosts") == 2 && *at(&status, "/overlay/guest_mtu") == 1450,
+            "{status}"
+        );
+        ensure!(
+            at(&status, "/warnings")
                 .to_string()
                 .contains("larger MTU than the 1450 bytes that go to other hosts: tap0 (1500)"),
             "{status}"
@@ -135,7 +149,7 @@ fn the_ways_to_other_hosts_follow_routes_neighbours_and_the_uplink() {
         // The uplink takes less.
         inside.ip("link set dev eth0 mtu 1400")?;
         stage.must_reach("hv2", new_mac, 1350)?;
-        ensure!(stage.status()?["overlay"]["guest_mtu"] == 1350);
+        ensure!(*at(&stage.status()?, "/overlay/guest_mtu") == 1350);
 
         // Another vipd takes over what is there.
         stage.vipd.kill9()?;
@@ -161,16 +175,21 @@ fn ports_of_other_hosts_are_in_the_tables_and_announced_by_nobody_here() {
         stage.guest.arping(Announcement::Request, VIP)?;
         stage.vipd.wait_for_owner(VIP_ID, "here", SOON)?;
         let there = stage.get("ports", "there")?;
-        ensure!(there["host"] == "hv2" && there["ifindex"].is_null(), "{there}");
+        ensure!(*at(&there, "/host") == "hv2" && at(&there, "/ifindex").is_null(), "{there}");
         let status = stage.status()?;
-        let ports = status["ports"].as_array().context("no ports")?;
-        ensure!(ports.len() == 1 && ports[0]["id"] == "here" && ports[0]["attached"] != "none", "{status}");
+        let ports = at(&status, "/ports").as_array().context("no ports")?;
+        ensure!(
+            ports.len() == 1
+                && *at(&status, "/ports/0/id") == "here"
+                && *at(&status, "/ports/0/attached") != "none",
+            "{status}"
+        );
         let used = |table: &str| {
-            let tables = status["tables"].as_array()?;
+            let tables = at(&status, "/tables").as_array()?;
             tables
                 .iter()
-                .find(|one| one["table"] == table)
-                .map(|one| (one["used"].clone(), one["capacity"].clone()))
+                .find(|one| *at(one, "/table") == table)
+                .map(|one| (at(one, "/used").clone(), at(one, "/capacity").clone()))
         };
         for (table, entries, capacity) in
             [("PORTS", 3, 4096), ("HOSTS", 3, 4), ("VTEPS", 3, 4), ("VNIS", 1, 4096)]
@@ -194,7 +213,7 @@ fn a_vip_stays_with_its_owner_when_the_state_moves_the_owners_port_to_another_ho
         stage.guest.arping(Announcement::Request, VIP)?;
         stage.vipd.wait_for_owner(VIP_ID, "here", SOON)?;
         let before = stage.vipd.vip(VIP_ID)?;
-        let mut epoch = before["owner"]["epoch"].as_u64().context("no epoch")?;
+        let mut epoch = at(&before, "/owner/epoch").as_u64().context("no epoch")?;
         // `there` has its name for itself on hv2.
         let away = STATE.replace("host: hv1, interface: tap0", "host: hv2, interface: tap1");
         for (state, host) in [(away.as_str(), "hv2"), (STATE, "hv1")] {
@@ -203,14 +222,16 @@ fn a_vip_stays_with_its_owner_when_the_state_moves_the_owners_port_to_another_ho
             let wanted = json!(["here", host, epoch, "state"]);
             let mut seen = Value::Null;
             poll_until(SOON, &format!("the owner on {host}"), || {
-                let owner = stage.vipd.vip(VIP_ID).ok()?["owner"].clone();
-                seen = ["port", "host", "epoch", "learned_from"].map(|field| owner[field].clone()).into();
+                let owner = at(&stage.vipd.vip(VIP_ID).ok()?, "/owner").clone();
+                seen = ["port", "host", "epoch", "learned_from"]
+                    .map(|field| at(&owner, &format!("/{field}")).clone())
+                    .into();
                 (seen == wanted).then_some(())
             })
             .with_context(|| format!("{seen} instead of {wanted}"))?;
             let attached = host == "hv1";
             poll_until(SOON, "the port's program to follow", || {
-                let ports = stage.status().ok()?["ports"].as_array()?.len();
+                let ports = at(&stage.status().ok()?, "/ports").as_array()?.len();
                 ((ports == 1) == attached).then_some(())
             })?;
         }
@@ -222,8 +243,9 @@ fn a_vip_stays_with_its_owner_when_the_state_moves_the_owners_port_to_another_ho
 fn a_vtep_that_is_none_of_this_hosts_addresses_is_told_of() {
     Lab::run(|lab| {
         let stage = Stage::start(lab)?;
-        let says =
-            |words: &str| stage.status().is_ok_and(|status| status["warnings"].to_string().contains(words));
+        let says = |words: &str| {
+            stage.status().is_ok_and(|status| at(&status, "/warnings").to_string().contains(words))
+        };
         ensure!(!says("VTEP"), "the VTEP is this host's");
         stage.vipd.write_state(&STATE.replace("vtep: 198.51.100.1 ", "vtep: 198.51.100.99 "))?;
         let warning = "this host's VTEP 198.51.100.99 is none of its addresses";
@@ -233,7 +255,7 @@ fn a_vtep_that_is_none_of_this_hosts_addresses_is_told_of() {
         // Alone, there is nothing to reach and to warn of.
         let alone = "hosts: [{ id: hv1, vtep: 198.51.100.98 }]\nvpcs: []\nsubnets: []\nports: []\n";
         stage.vipd.write_state(alone)?;
-        poll_until(SOON, "no overlay", || stage.status().ok()?["overlay"].is_null().then_some(()))?;
+        poll_until(SOON, "no overlay", || at(&stage.status().ok()?, "/overlay").is_null().then_some(()))?;
         ensure!(!says("VTEP"), "a host that is alone needs no VTEP");
         Ok(())
     });
