@@ -54,14 +54,37 @@ impl Shared {
 impl Capture {
     /// Starts watching; frames from now on are seen.
     pub fn start(netns: &Netns, interface: &str) -> Result<Self> {
-        let socket = StampedSocket::new(open(netns, interface, Taking::Everything)?)?;
+        Self::start_keeping(netns, interface, |_| true)
+    }
+
+    /// The same, of ARP that comes in alone: beside a fast stream, which costs this capture nothing.
+    pub fn start_arp(netns: &Netns, interface: &str) -> Result<Self> {
+        Self::start_taking(netns, interface, Taking::Arp, |_| true)
+    }
+
+    /// The same, of the frames alone for which `keep` holds: the others are forgotten at once.
+    pub fn start_keeping(
+        netns: &Netns,
+        interface: &str,
+        keep: impl Fn(&Frame) -> bool + Send + 'static,
+    ) -> Result<Self> {
+        Self::start_taking(netns, interface, Taking::Everything, keep)
+    }
+
+    fn start_taking(
+        netns: &Netns,
+        interface: &str,
+        taking: Taking,
+        keep: impl Fn(&Frame) -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let socket = StampedSocket::new(open(netns, interface, taking)?)?;
         let shared =
             Arc::new(Shared { seen: Mutex::default(), grown: Condvar::new(), stop: AtomicBool::new(false) });
         let theirs = Arc::clone(&shared);
         let place = format!("{interface} of {}", netns.label());
         let reader = thread::Builder::new()
             .name(format!("capture {place}"))
-            .spawn(move || read(&socket, &theirs))
+            .spawn(move || read(&socket, &theirs, keep))
             .context("cannot start a capture's thread")?;
         Ok(Self { shared, place, reader: Some(reader) })
     }
@@ -146,16 +169,17 @@ impl Drop for Capture {
     }
 }
 
-fn read(socket: &StampedSocket<OwnedFd>, shared: &Shared) {
+fn read(socket: &StampedSocket<OwnedFd>, shared: &Shared, keep: impl Fn(&Frame) -> bool) {
     let mut buffer = vec![0; LONGEST];
     while !shared.stop.load(Ordering::Relaxed) {
         match socket.receive(&mut buffer) {
             Ok(Some(received)) => {
                 let bytes = buffer.get(..received.length).unwrap_or_default().to_vec();
-                let mut seen = shared.seen();
-                seen.frames.push(Frame { at: received.at, outgoing: received.outgoing, bytes });
-                drop(seen);
-                shared.grown.notify_all();
+                let frame = Frame { at: received.at, outgoing: received.outgoing, bytes };
+                if keep(&frame) {
+                    shared.seen().frames.push(frame);
+                    shared.grown.notify_all();
+                }
             }
             Ok(None) => match lost_frames(socket.socket()) {
                 Ok(lost) => shared.seen().lost += lost,

@@ -156,6 +156,11 @@ pub struct Keepalived {
 impl Keepalived {
     /// Starts keepalived in a guest, with its configuration, pid files and log in the lab's directory.
     pub fn start(guest: &Guest, config: &KeepalivedConfig) -> Result<Self> {
+        Self::start_with(guest, &config.render()?)
+    }
+
+    /// The same with this text as its configuration.
+    pub fn start_with(guest: &Guest, config: &str) -> Result<Self> {
         let netns = guest.netns();
         let base = netns.directory().join(format!("{}-keepalived", guest.name()));
         let file = |extension: &str| -> Result<String> {
@@ -163,8 +168,7 @@ impl Keepalived {
             path.to_str().map(str::to_owned).context("the lab's directory is no UTF-8 path")
         };
         let (configuration, pid, vrrp_pid) = (file("conf")?, file("pid")?, file("vrrp.pid")?);
-        fs::write(&configuration, config.render()?)
-            .with_context(|| format!("cannot write {configuration}"))?;
+        fs::write(&configuration, config).with_context(|| format!("cannot write {configuration}"))?;
         let arguments = [
             "keepalived",
             "--dont-fork",

@@ -19,6 +19,8 @@
 //! });
 //! ```
 //!
+//! A [`Cluster`] is several hosts on one [`underlay`], which a router connects with a client outside.
+//!
 //! Functions return [`anyhow::Result`]; [`Lab::run`] turns an error into the test's panic while the lab still stands,
 //! so that its logs and captures are kept and their place is printed.
 
@@ -27,9 +29,11 @@ pub mod bench;
 pub mod big_state;
 pub mod capture;
 mod clock;
+pub mod cluster;
 pub mod corpus;
 mod counters;
 pub mod demo;
+pub mod far_end;
 pub mod fixtures;
 pub mod frame;
 mod guest;
@@ -56,9 +60,12 @@ pub mod stream;
 pub mod tap;
 mod tcpdump;
 mod tools;
+pub mod underlay;
 mod vipd;
 pub mod virtio;
+pub mod vxlan;
 
+pub use cluster::{Cluster, ClusterConfig};
 pub use etherparse;
 pub use guest::{Guest, GuestConfig};
 pub use host::Host;

@@ -6,7 +6,7 @@ use std::{
     process,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -98,10 +98,24 @@ impl StreamReport {
     }
 }
 
+/// What the sender of a stream is told.
+#[derive(Debug)]
+struct Orders {
+    stop: AtomicBool,
+    /// To which of its destinations it sends; [`IDLE`]: to none.
+    aim: AtomicUsize,
+}
+
+/// An aim beyond all destinations.
+const IDLE: usize = usize::MAX;
+
+/// How long an idle sender sleeps before it looks for a destination again.
+const IDLE_TIME: Duration = Duration::from_millis(1);
+
 /// A running stream: one sender, any number of receivers on the destination's port, whatever address they have.
 #[derive(Debug)]
 pub struct UdpStream {
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     sender: Option<JoinHandle<Result<Vec<Instant>>>>,
     receivers: Vec<Receiver>,
 }
@@ -137,22 +151,41 @@ impl UdpStream {
         time: Duration,
         receivers: &[&Netns],
     ) -> Result<Self> {
+        let stream = Self::start_idle(from, &[to], rate, time, receivers)?;
+        stream.aim(Some(0));
+        Ok(stream)
+    }
+
+    /// The same with several destinations, all of one port, of which [`UdpStream::aim`] chooses one after the other. While none is chosen
+    /// nothing is sent, and the time of sending does not pass.
+    pub fn start_idle(
+        from: &Netns,
+        to: &[SocketAddrV4],
+        rate: u32,
+        time: Duration,
+        receivers: &[&Netns],
+    ) -> Result<Self> {
         ensure!(
             (1..=FASTEST).contains(&rate),
             "a stream of {rate} datagrams a second is not within 1..={FASTEST}"
         );
         ensure!(time <= LONGEST_STREAM, "a stream of {time:?} is longer than {LONGEST_STREAM:?}");
+        let port = to.first().context("a stream without destination")?.port();
+        ensure!(to.iter().all(|to| to.port() == port), "a stream has one port: {to:?}");
         let id = u64::from(process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let receivers = receivers
-            .iter()
-            .map(|netns| Receiver::start(netns, to.port(), id))
-            .collect::<Result<Vec<_>>>()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let receivers =
+            receivers.iter().map(|netns| Receiver::start(netns, port, id)).collect::<Result<Vec<_>>>()?;
+        let orders = Arc::new(Orders { stop: AtomicBool::new(false), aim: AtomicUsize::new(IDLE) });
+        let (obeyed, to) = (Arc::clone(&orders), to.to_vec());
         // A second for each datagram of each second.
         let count = (time * rate).as_secs();
-        let sender = from.thread("stream", move || send(to, id, rate, count, &stopped))?;
-        Ok(Self { stop, sender: Some(sender), receivers })
+        let sender = from.thread("stream", move || send(&to, id, rate, count, &obeyed))?;
+        Ok(Self { orders, sender: Some(sender), receivers })
+    }
+
+    /// Sends to another one of its destinations from now on, by its place among them; to none: rests.
+    pub fn aim(&self, destination: Option<usize>) {
+        self.orders.aim.store(destination.unwrap_or(IDLE), Ordering::Relaxed);
     }
 
     /// How many datagrams the receiver in a namespace has got so far.
@@ -163,7 +196,7 @@ impl UdpStream {
 
     /// Ends the sending before its time.
     pub fn stop_sending(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Relaxed);
     }
 
     /// Waits until all is sent and nothing more arrives. A receiver that lost datagrams for want of room is an error:
@@ -265,8 +298,8 @@ fn number(payload: &[u8; PAYLOAD], id: u64) -> Option<u64> {
     (u64::from_be_bytes(*theirs) == id).then_some(u64::from_be_bytes(*number.first_chunk()?))
 }
 
-/// Sends by the clock: number n is due n / rate seconds after the start.
-fn send(to: SocketAddrV4, id: u64, rate: u32, count: u64, stop: &AtomicBool) -> Result<Vec<Instant>> {
+/// Sends by the clock: number n is due n / rate seconds after the start, rests not counted.
+fn send(to: &[SocketAddrV4], id: u64, rate: u32, count: u64, orders: &Orders) -> Result<Vec<Instant>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind a UDP socket")?;
     // The default of 50 µs (prctl(2), PR_SET_TIMERSLACK) is half the distance of two datagrams at 10 000 a second.
     set_timerslack(1).context("cannot sharpen the sender's timer")?;
@@ -274,16 +307,22 @@ fn send(to: SocketAddrV4, id: u64, rate: u32, count: u64, stop: &AtomicBool) -> 
     let start = Instant::now();
     let mut due = start;
     let mut sent = Vec::new();
-    for number in 0..count {
+    let mut number = 0;
+    while number < count {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        if stop.load(Ordering::Relaxed) || start.elapsed() > LONGEST_STREAM {
+        if orders.stop.load(Ordering::Relaxed) || start.elapsed() > LONGEST_STREAM {
             break;
         }
         let at = Instant::now();
+        let Some(to) = to.get(orders.aim.load(Ordering::Relaxed)) else {
+            due = at + IDLE_TIME;
+            continue;
+        };
         due = due.max(at.checked_sub(distance * CATCH_UP).unwrap_or(due)) + distance;
         let payload = [id.to_be_bytes(), number.to_be_bytes()].concat();
         socket.send_to(&payload, to).with_context(|| format!("cannot send datagram {number} to {to}"))?;
         sent.push(at);
+        number += 1;
     }
     Ok(sent)
 }

@@ -44,12 +44,8 @@ struct Cli {
 enum Command {
     /// Build the eBPF programs, then vipd with the programs inside, and vipctl
     Build(Options),
-    /// Show a VIP move between two real keepalived guests, in network namespaces of its own (needs root)
-    Demo {
-        /// Leave the lab up and print how to look around
-        #[arg(long)]
-        keep: bool,
-    },
+    /// Show a VIP move between two real keepalived guests, on one host or several, in network namespaces of its own (needs root)
+    Demo(demo::Demo),
     /// Run all tests: on the host, in the kernel, and in labs of network namespaces (needs root)
     Test(TestArgs),
     /// Run the tests in virtual machines, on other kernels than this machine's (needs root)
@@ -105,7 +101,7 @@ fn run(command: Command) -> Result<()> {
             process::heading("built");
             println!("{built}");
         }),
-        Command::Demo { keep } => demo::run(&workspace, keep),
+        Command::Demo(options) => demo::run(&workspace, &options),
         Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Test(args) => test::run(&workspace, args.no_lab, args.filter.as_deref()),
         Command::Budget { update } => {

@@ -58,7 +58,7 @@ const fn program(command: &'static str, package: &'static str, task: Task, purpo
 }
 
 /// All programs that are run, by name.
-const PROGRAMS: [Program; 20] = [
+const PROGRAMS: [Program; 21] = [
     // By its path: Debian's other arping has different options and lies in /usr/sbin.
     program("/usr/bin/arping", "iputils-arping", Task::Demo, "gratuitous ARP"),
     program("bridge", "iproute2", Task::Demo, "bridges of the lab"),
@@ -69,6 +69,7 @@ const PROGRAMS: [Program; 20] = [
     program("ethtool", "ethtool", Task::Demo, "offloads of the outside sender"),
     program("ip", "iproute2", Task::Demo, "namespaces and links of the lab"),
     program("iperf3", "iperf3", Task::Test, "TCP and UDP streams"),
+    program("ipvsadm", "ipvsadm", Task::Test, "LVS directors, where the kernel has IPVS"),
     program("keepalived", "keepalived", Task::Demo, "VRRP in the guests"),
     program("ldd", "libc-bin", Task::Vm, "the libraries of what runs in the machine"),
     program(

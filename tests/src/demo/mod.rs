@@ -6,6 +6,7 @@
 
 mod around;
 mod handover;
+pub mod hosts;
 mod report;
 mod requests;
 mod role;

@@ -31,6 +31,12 @@ impl ConfigFlags {
         Self(self.0 | other.0)
     }
 
+    /// The set without another one.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of `other` is set.
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {

@@ -3,11 +3,21 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
+    ops::Bound,
     time::{Duration, Instant},
 };
 
 /// When an EIP that has come here is announced. Repeats, because nothing confirms an announcement.
-const DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)];
+const DELAYS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
+
+/// How often an EIP that stays here is announced: a switch or a neighbour that has lost or mixed up what it knew learns it anew. They
+/// take turns, evenly over this time,
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// but never more than so many after each such pause. More than 60 000 EIPs take longer than a period.
+const TURN: u32 = 10;
+const BETWEEN_TURNS: Duration = Duration::from_millis(10);
 
 /// Announcements sent together, and the pause after them: a host with thousands of EIPs must not flood its neighbours.
 const BATCH: usize = 64;
@@ -20,8 +30,12 @@ pub(super) struct Announcer {
     here: BTreeSet<Ipv4Addr>,
     /// Announcements to come.
     queue: BTreeSet<(Instant, Ipv4Addr)>,
-    /// Nothing is sent before this.
+    /// Nothing of those is sent before this.
     rests_until: Option<Instant>,
+    /// When the next of those that stay have their turn; `None`: nothing is here.
+    turn_at: Option<Instant>,
+    /// Where the last turn ended.
+    turn: Option<Ipv4Addr>,
 }
 
 impl Announcer {
@@ -32,33 +46,52 @@ impl Announcer {
         }
         self.queue.retain(|(_, eip)| here.contains(eip));
         self.here = here;
+        self.turn_at = self.turn().map(|(_, pause)| self.turn_at.unwrap_or(now + pause));
+    }
+
+    /// How many have their turn together, and the pause until the next; `None`: nothing is here.
+    fn turn(&self) -> Option<(u32, Duration)> {
+        let count = u32::try_from(self.here.len()).unwrap_or(u32::MAX);
+        let each = PERIOD.checked_div(count)?;
+        let together = (1..TURN).find(|together| each * *together >= BETWEEN_TURNS).unwrap_or(TURN);
+        Some((together, (each * together).max(BETWEEN_TURNS)))
     }
 
     /// Forgets what was announced, as when the uplink has another MAC: all that is here is announced again.
     pub(super) fn forget(&mut self) {
         self.here.clear();
         self.queue.clear();
+        self.turn_at = None;
     }
 
     /// The EIPs to announce now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
-        if self.rests_until.is_some_and(|until| now < until) {
-            return Vec::new();
-        }
         let mut due = Vec::new();
-        while due.len() < BATCH {
-            let Some(&first) = self.queue.first().filter(|(at, _)| *at <= now) else { break };
-            self.queue.remove(&first);
-            due.push(first.1);
+        if self.rests_until.is_none_or(|until| until <= now) {
+            while due.len() < BATCH {
+                let Some(&first) = self.queue.first().filter(|(at, _)| *at <= now) else { break };
+                self.queue.remove(&first);
+                due.push(first.1);
+            }
+            self.rests_until = (due.len() == BATCH).then(|| now + PAUSE);
         }
-        self.rests_until = (due.len() == BATCH).then(|| now + PAUSE);
+        // After those that came: they are what neighbours wait for.
+        if let Some((together, pause)) = self.turn().filter(|_| self.turn_at.is_some_and(|at| at <= now)) {
+            for _ in 0..together {
+                let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+                let next = self.here.range((after, Bound::Unbounded)).next().or(self.here.first());
+                self.turn = next.copied();
+                due.extend(self.turn);
+            }
+            self.turn_at = Some(now + pause);
+        }
         due
     }
 
     /// When [`Self::due`] has something.
     pub(super) fn next(&self) -> Option<Instant> {
-        let &(at, _) = self.queue.first()?;
-        Some(self.rests_until.map_or(at, |until| until.max(at)))
+        let queued = self.queue.first().map(|(at, _)| self.rests_until.map_or(*at, |until| until.max(*at)));
+        queued.into_iter().chain(self.turn_at).min()
     }
 }
 
@@ -76,17 +109,21 @@ mod tests {
         sent
     }
 
+    fn many(count: u32) -> BTreeSet<Ipv4Addr> {
+        (0..count).map(|n| Ipv4Addr::from_bits(0xcb00_7100 + n)).collect()
+    }
+
     #[test]
-    fn an_eip_that_comes_is_announced_three_times_and_not_again_while_it_stays() {
+    fn an_eip_that_comes_is_announced_four_times_in_a_second_and_then_every_minute() {
         let start = Instant::now();
         let mut announcer = Announcer::default();
         announcer.set([EIP].into(), start);
         announcer.set([EIP].into(), start + Duration::from_millis(100));
-        let times: Vec<Duration> = all_due(&mut announcer, start + Duration::from_secs(9))
+        let times: Vec<Duration> = all_due(&mut announcer, start + Duration::from_secs(150))
             .iter()
             .map(|(at, _)| *at - start)
             .collect();
-        assert_eq!(times, DELAYS);
+        assert_eq!(times, [0, 50, 200, 1000, 60_000, 120_000].map(Duration::from_millis));
     }
 
     #[test]
@@ -97,6 +134,7 @@ mod tests {
         assert_eq!(announcer.due(start), [EIP]);
         announcer.set(BTreeSet::new(), start);
         assert_eq!(announcer.next(), None);
+        assert_eq!(announcer.due(start + PERIOD * 2), [] as [Ipv4Addr; 0]);
         announcer.set([EIP].into(), start);
         assert_eq!(all_due(&mut announcer, start + Duration::from_secs(9)).len(), DELAYS.len());
     }
@@ -105,11 +143,38 @@ mod tests {
     fn thousands_of_eips_do_not_leave_at_once_and_none_is_forgotten() {
         let start = Instant::now();
         let mut announcer = Announcer::default();
-        let many: BTreeSet<Ipv4Addr> = (0..1000_u32).map(|n| Ipv4Addr::from_bits(0xcb00_7100 + n)).collect();
-        announcer.set(many, start);
+        announcer.set(many(1000), start);
         assert_eq!(announcer.due(start).len(), BATCH);
         assert_eq!(announcer.due(start), [] as [Ipv4Addr; 0]);
-        assert_eq!(all_due(&mut announcer, start + Duration::from_secs(60)).len(), 3 * 1000 - BATCH);
+        let soon = start + Duration::from_secs(3);
+        let sent: BTreeSet<Ipv4Addr> =
+            all_due(&mut announcer, soon).into_iter().map(|(_, eip)| eip).collect();
+        assert_eq!(sent, many(1000));
+        assert!(announcer.queue.is_empty());
+    }
+
+    #[test]
+    fn those_that_stay_take_turns_and_each_has_one_a_minute() {
+        for (count, together) in [(7, 1), (6000, 1), (60_000, 10), (90_000, 10)] {
+            let start = Instant::now();
+            let mut announcer = Announcer { here: many(count), ..Announcer::default() };
+            announcer.set(many(count), start);
+            let period = PERIOD.max(Duration::from_millis(count.into()));
+            let sent = all_due(&mut announcer, start + period);
+            let eips: BTreeSet<Ipv4Addr> = sent.iter().map(|(_, eip)| *eip).collect();
+            assert_eq!((eips.len(), sent.len()), (count as usize, count as usize));
+            assert!(sent.chunk_by(|one, other| one.0 == other.0).all(|turn| turn.len() == together));
+        }
+    }
+
+    #[test]
+    fn an_eip_that_comes_does_not_wait_for_those_that_stay() {
+        let start = Instant::now();
+        let mut announcer = Announcer { here: many(500_000), ..Announcer::default() };
+        announcer.set(many(500_000), start);
+        let later = start + Duration::from_secs(5);
+        announcer.set(many(500_001), later);
+        assert_eq!(announcer.due(later).first(), many(500_001).last());
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Agent {
         if self.state.is_some() {
             self.attach_ports();
             self.look_at_words();
+            self.follow_peers().await;
             self.tend_bridges().await;
             self.find_announceable();
         }
@@ -396,6 +397,11 @@ impl Agent {
         }
         limits.extend(self.networks.missing.iter().cloned());
         limits.extend(self.tunnel_warnings());
+        if self.peers.is_none() && self.state.as_ref().is_some_and(|state| state.hosts.len() > 1) {
+            limits.push(
+                "other hosts are not told of claims, nor heard: the configuration has no `peers`".to_owned(),
+            );
+        }
         if self.extra_rules > 0 {
             limits.push(format!(
                 "{} policy routing rules are not obeyed: EIP traffic follows the tables local and main",

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{api::server::ServerError, kernel::KernelError, net::NetError, state::StateError};
+use crate::{
+    api::server::ServerError, kernel::KernelError, net::NetError, peers::KeyError, state::StateError,
+};
 
 /// The agent cannot start or go on. Whatever forwards at that moment goes on.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,10 @@ pub enum AgentError {
     /// The operator's socket.
     #[error(transparent)]
     Server(#[from] ServerError),
+
+    /// The secret that the hosts share.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 
     /// The first state is not valid, and there are no tables from an earlier start that could go on.
     #[error(transparent)]

@@ -8,11 +8,14 @@ use std::{
 };
 
 use vip_common::{
-    tables::{ClaimForm, EipNetwork, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
+    tables::{
+        Advert, ClaimForm, EipNetwork, Event, EventKind, GrantKey, MeterClass, OwnerWord, PortEntry, Target,
+    },
     wire::Mac,
 };
 
 use super::{
+    conflicts::Change,
     error::chain,
     history::Record,
     owners,
@@ -21,8 +24,8 @@ use super::{
     words::{PART, Unjudged},
 };
 use crate::{
-    kernel::Tables,
-    net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
+    kernel::{KernelError, Tables},
+    net::{BootClock, LinkKind, NetError, PacketSocket, Route, announcement, request},
     plan::unjustified,
     state::Id,
 };
@@ -51,6 +54,8 @@ impl Agent {
     pub(super) async fn take_events(&mut self, batch: &[Event]) {
         let now = Instant::now();
         let of_kind = |kind| batch.iter().filter(move |event| event.kind() == Some(kind));
+        // Before everything else: while they do not know, other hosts send to the owner before.
+        self.tell_peers(of_kind(EventKind::Moved).map(|event| event.slot));
         // Answers first: a use that stands before the answer must not win over it.
         for event in of_kind(EventKind::OwnerAnswered) {
             self.silent.answered(event.slot, event.port);
@@ -77,6 +82,12 @@ impl Agent {
                 Some(EventKind::Refused) => self.log_refusal(event, now),
                 Some(EventKind::MemberUses) => {
                     if self.take_use(event, now) {
+                        moved.insert(event.slot);
+                        unheard.insert(event.slot);
+                    }
+                }
+                Some(EventKind::Advertises) => {
+                    if self.judge_masters(event.slot) {
                         moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
@@ -148,12 +159,65 @@ impl Agent {
         // An answer may be among what was lost.
         self.notice_lost_events();
         let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
-        match owners::take_over(&self.tables, slot, word, member) {
+        match owners::take_over(&self.tables, slot, word, member, ClaimForm::SilentOwner) {
             Ok(moved) => moved,
             Err(error) => {
                 tracing::error!("the silent owner of {} stays: {}", self.vip_name(slot), chain(&error));
                 false
             }
+        }
+    }
+
+    /// Looks which members of a VIP take themselves for the master. Tells whether the VIP moved.
+    fn judge_masters(&mut self, slot: u32) -> bool {
+        let change = match self.masters(slot) {
+            Ok((adverts, now)) => self.conflicts.judge(slot, &adverts, now),
+            Err(error) => {
+                tracing::warn!("who advertises {} is not known: {}", self.vip_name(slot), chain(&error));
+                return false;
+            }
+        };
+        let Some(change) = change else { return false };
+        self.shared.conflicts().clone_from(self.conflicts.slots());
+        let vip = self.vip_name(slot);
+        let Change::Began { master } = change else {
+            tracing::info!(%vip, "the conflict about {vip} is over");
+            return false;
+        };
+        let port = self.port_name(master);
+        tracing::warn!(%vip, "conflict: several members advertise {vip} at once; {port} has the highest priority");
+        // That of another host is made the owner there.
+        if self.contents.port_here(master).is_none() {
+            return false;
+        }
+        let assigned = self.tables.vips.load(slot).and_then(|entry| {
+            let is_owner = entry.word.port() == master;
+            Ok(!is_owner && owners::take_over(&self.tables, slot, entry.word, master, ClaimForm::Vrrp)?)
+        });
+        assigned.unwrap_or_else(|error| {
+            tracing::error!("{port} does not become the owner of {vip}: {}", chain(&error));
+            false
+        })
+    }
+
+    /// What the members of a VIP advertise, by port index, and the time in nanoseconds since boot.
+    fn masters(&self, slot: u32) -> Result<(BTreeMap<u32, Advert>, u64), KernelError> {
+        let members = self.contents.near().members.get(&slot);
+        let mut adverts = BTreeMap::new();
+        for port in members.map(|members| members.ports).unwrap_or_default() {
+            if port != 0
+                && let Some(advert) = self.tables.adverts.get(&GrantKey { port, slot })?
+            {
+                adverts.insert(port, advert);
+            }
+        }
+        Ok((adverts, BootClock::now()?.boot_ns()))
+    }
+
+    /// Looks whether conflicts are over.
+    pub(super) fn look_at_conflicts(&mut self) {
+        for slot in self.conflicts.slots().clone() {
+            self.judge_masters(slot);
         }
     }
 
@@ -242,18 +306,20 @@ impl Agent {
         let first = self.words.is_empty();
         let words = present_words(&self.tables, slots.iter().copied());
         let (changed, any) = self.words.see_all(range, words);
+        self.tell_peers(changed.iter().copied());
         // Those before the start are history, not news.
         self.read_moves(&changed, !first);
         any
     }
 
     /// Looks at the words of a few slots: what the programs told of.
-    fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
+    pub(super) fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
         let members = &self.contents.near().members;
         let present = slots.iter().copied().filter(|slot| members.contains_key(slot));
         let words = present_words(&self.tables, present);
         let changed: Vec<u32> =
             words.filter(|(slot, word)| self.words.see(*slot, *word)).map(|(slot, _)| slot).collect();
+        self.tell_peers(changed.iter().copied());
         self.read_moves(&changed, true);
     }
 
@@ -288,10 +354,11 @@ impl Agent {
     }
 
     /// Does what depends on who owns what.
-    async fn owners_changed(&mut self) {
-        self.tend_bridges().await;
+    pub(super) async fn owners_changed(&mut self) {
+        // First what the outside waits for.
         self.choose_announcements();
         self.announce(Instant::now());
+        self.tend_bridges().await;
     }
 
     /// Finds the EIPs in networks that the uplink is in: only there does anybody ask for them by ARP.

@@ -41,6 +41,14 @@ impl Record {
             form: ClaimForm::from_number(entry.form)?,
         })
     }
+
+    /// Whether it is of the same epoch, and another host's owner won over the one of that record.
+    fn overrules(&self, other: &Self) -> bool {
+        self.epoch == other.epoch
+            && self.form == ClaimForm::Peer
+            && self.at > other.at
+            && self.port != other.port
+    }
 }
 
 /// The moves of all VIPs, by slot, the oldest first.
@@ -50,13 +58,22 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Takes records in; those of an epoch that is known already are left as they were first told. Tells which are new, the
-    /// oldest first.
+    /// Takes records in; those of an epoch that is known already are left as they were first told, unless a peer's owner of the same
+    /// epoch won. Tells which are new, the oldest first.
     pub(super) fn merge(&mut self, slot: u32, records: impl IntoIterator<Item = Record>) -> Vec<Record> {
         let kept = self.slots.entry(slot).or_default();
         let mut new: Vec<Record> = Vec::new();
         for record in records {
-            let Err(place) = kept.binary_search_by_key(&record.epoch, |kept| kept.epoch) else { continue };
+            let place = match kept.binary_search_by_key(&record.epoch, |kept| kept.epoch) {
+                Err(place) => place,
+                Ok(place) => {
+                    if let Some(before) = kept.get_mut(place).filter(|before| record.overrules(before)) {
+                        before.clone_from(&record);
+                        new.push(record);
+                    }
+                    continue;
+                }
+            };
             let forgotten = place == 0 && kept.len() >= KEPT;
             if !forgotten {
                 new.push(record.clone());
@@ -110,6 +127,16 @@ mod tests {
         assert_eq!(history.merge(0, [record(1), record(3)]), [record(1), record(3)]);
         assert_eq!(history.merge(0, [record(3), record(2), record(1)]), [record(2)]);
         assert_eq!(epochs(&history), [3, 2, 1]);
+    }
+
+    #[test]
+    fn an_owner_of_the_same_epoch_that_a_peer_told_of_stands_instead_once() {
+        let mut history = History::default();
+        history.merge(0, [record(1), record(2)]);
+        let other = Record { port: Some(Id::from("b")), form: ClaimForm::Peer, at: 99, ..record(2) };
+        assert_eq!(history.merge(0, [other.clone()]), std::slice::from_ref(&other));
+        assert_eq!(history.merge(0, [record(2), other.clone()]), []);
+        assert_eq!(history.of(0).next(), Some(&other));
     }
 
     #[test]

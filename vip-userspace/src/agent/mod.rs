@@ -9,6 +9,7 @@
 
 mod announce;
 mod attachments;
+mod conflicts;
 mod converge;
 mod eip_networks;
 mod error;
@@ -22,6 +23,7 @@ mod known;
 mod late_claims;
 mod next_hops;
 mod owners;
+mod peers;
 mod quiet;
 mod reload;
 mod run;

@@ -1,6 +1,6 @@
 //! The agent's own changes of ownership: by compare-and-swap on the same words as the programs'.
 
-use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerWord, Pending, Way};
+use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending, Way};
 
 use crate::{
     kernel::{KernelError, Tables},
@@ -43,21 +43,52 @@ pub(super) fn rehome(tables: &Tables, slot: u32, port: u32) -> Result<(), Kernel
     }
 }
 
-/// Makes a member the owner instead of one that is silent, unless the word has changed, or a claim waits that will decide.
+/// Makes a member the owner for a reason other than its claim, unless the word has changed, or a claim waits that will decide.
 /// Tells whether it did.
 pub(super) fn take_over(
     tables: &Tables,
     slot: u32,
     old: OwnerWord,
     member: u32,
+    form: ClaimForm,
 ) -> Result<bool, KernelError> {
     if tables.vips.load(slot)?.pending.port() != 0
         || !tables.vips.swap_word(slot, old, old.moved_to(member, 0, false))?
     {
         return Ok(false);
     }
-    record(tables, slot, old, member, ClaimForm::SilentOwner)?;
+    record(tables, slot, old, member, form)?;
     Ok(true)
+}
+
+/// Takes a word that another host told, or issues this host's own again, unless `old` has changed. Tells whether it did.
+pub(super) fn accept(
+    tables: &Tables,
+    slot: u32,
+    old: &OwnerEntry,
+    word: OwnerWord,
+) -> Result<bool, KernelError> {
+    if !tables.vips.swap_word(slot, old.word, word)? {
+        return Ok(false);
+    }
+    let before = old.word;
+    if before.port() != word.port() && old.pending != Pending::NONE {
+        // It was made before this word was heard: the later one counts. If it took effect just now, that is a later one still.
+        tables.vips.swap_pending(slot, old.pending, Pending::NONE)?;
+    }
+    if (before.epoch(), before.port()) != (word.epoch(), word.port()) {
+        let form = form_of(tables, slot, before, word)?;
+        write_record(tables, slot, (before, word), form)?;
+    }
+    Ok(true)
+}
+
+/// How the owner of `word` came to own the VIP: as before, if it is the same.
+fn form_of(tables: &Tables, slot: u32, before: OwnerWord, word: OwnerWord) -> Result<ClaimForm, KernelError> {
+    let entry = tables.moves.get(Move::index(slot, before.epoch()))?;
+    let is_same =
+        before.port() == word.port() && (entry.epoch, entry.port) == (before.epoch(), before.port());
+    Ok(ClaimForm::from_number(entry.form).filter(|_| is_same).unwrap_or(ClaimForm::Peer))
 }
 
 /// Begins another VIP's life in a slot: nobody's, with nothing counted and nothing remembered. The epoch stays.
@@ -95,7 +126,16 @@ fn without(entry: Move, port: u32) -> Option<Move> {
 }
 
 fn record(tables: &Tables, slot: u32, old: OwnerWord, port: u32, form: ClaimForm) -> Result<(), KernelError> {
-    let epoch = old.epoch() + 1;
+    write_record(tables, slot, (old, OwnerWord::new(old.epoch() + 1, false, port, 0)), form)
+}
+
+fn write_record(
+    tables: &Tables,
+    slot: u32,
+    (old, new): (OwnerWord, OwnerWord),
+    form: ClaimForm,
+) -> Result<(), KernelError> {
+    let (epoch, port) = (new.epoch(), new.port());
     let at = BootClock::now()?.boot_ns();
     let entry = Move { epoch, at, port, previous: old.port(), form: form.number(), zero: 0 };
     tables.moves.set(Move::index(slot, epoch), entry)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::Ipv4Addr,
     panic,
     sync::Arc,
@@ -15,6 +15,7 @@ use vip_common::tables::{Config as HostEntry, Event, Target};
 use super::{
     AgentError,
     announce::Announcer,
+    conflicts::Conflicts,
     converge::Filled,
     eip_networks::EipNetworks,
     error::chain,
@@ -26,6 +27,7 @@ use super::{
     known::Known,
     late_claims::LateClaims,
     next_hops::NextHops,
+    peers::Peers,
     quiet::Quiet,
     reload::StateFile,
     shared::Shared,
@@ -109,6 +111,8 @@ pub(super) enum Happening {
     Events(Vec<Event>),
     /// They cannot be listened to.
     EventsFailed(kernel::KernelError),
+    /// Another host may have told something.
+    Peers(io::Result<()>),
     /// The state's file may have changed.
     File,
     /// Something is due.
@@ -166,10 +170,13 @@ pub(super) struct Agent {
     /// The ways to the other hosts.
     pub(super) ways: Ways,
     pub(super) fdb: fdb::Made,
+    /// `None`: the configuration has no `peers`.
+    pub(super) peers: Option<Peers>,
     pub(super) announcer: Announcer,
     /// EIPs in networks that the uplink is in, with their targets.
     pub(super) announceable: Vec<(Ipv4Addr, Target)>,
     pub(super) silent: SilentOwners,
+    pub(super) conflicts: Conflicts,
     pub(super) late: LateClaims,
     pub(super) quiet: Quiet<Refusal>,
     pub(super) lost: u64,
@@ -183,7 +190,7 @@ impl Agent {
     /// Waits for the next happening. Cancel-safe, because all that it waits for is.
     async fn next(&mut self) -> Happening {
         let due = self.due();
-        let Self { links, features, routes, neighbours, events, file, .. } = self;
+        let Self { links, features, routes, neighbours, events, file, peers, .. } = self;
         tokio::select! {
             links = links.next() => Happening::Links(links.map(drop)),
             features = features.next() => Happening::Features(features.map(drop)),
@@ -198,6 +205,7 @@ impl Agent {
                     Err(error) => Happening::EventsFailed(error),
                 }
             }
+            readable = Peers::readable(peers.as_ref()) => Happening::Peers(readable),
             () = file.changed() => Happening::File,
             () = sleep_until(due.into()) => Happening::Time,
         }
@@ -210,6 +218,7 @@ impl Agent {
             self.silent.next(),
             self.resting.ends(),
             self.retry_at,
+            self.peers.as_ref().and_then(Peers::next),
             Some(self.keep_alive_at),
         ]
         .into_iter()
@@ -243,6 +252,7 @@ impl Agent {
                 // The regular look finds what they would have told; nothing else is gained by haste.
                 sleep(LOOK).await;
             }
+            Happening::Peers(readable) => self.take_datagrams(readable).await,
             Happening::File => self.file_changed().await,
             Happening::Time => self.take_time().await,
         }
@@ -265,6 +275,7 @@ impl Agent {
 
     async fn take_time(&mut self) {
         let now = Instant::now();
+        self.tend_peers(now).await;
         if self.keep_alive_at <= now {
             self.keep_alive_at = now + KEEP_ALIVE;
             self.vouch_for_neighbours();
@@ -273,6 +284,7 @@ impl Agent {
         if self.look_at <= now {
             self.look_at = now + LOOK;
             self.look_at_owners().await;
+            self.look_at_conflicts();
             if self.notice_detached() {
                 self.converge().await;
             }

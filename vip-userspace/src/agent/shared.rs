@@ -1,7 +1,7 @@
 //! What the agent shows to others while it works.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -12,6 +12,7 @@ use vip_common::tables::{MOVES_PER_VIP, Move};
 use super::{
     error::chain,
     history::{History, Record},
+    peers::PeersFacts,
     table_names::TableNames,
 };
 use crate::{
@@ -93,6 +94,9 @@ pub(super) struct Shared {
     /// What interfaces had dropped when the agent came to use them, by ifindex.
     dropped_before: Mutex<BTreeMap<u32, u64>>,
     history: Mutex<History>,
+    peers: Mutex<Option<PeersFacts>>,
+    /// VIP slots with several masters.
+    conflicts: Mutex<BTreeSet<u32>>,
     published: RwLock<Arc<Published>>,
 }
 
@@ -116,6 +120,8 @@ impl Shared {
             losses,
             dropped_before: Mutex::default(),
             history: Mutex::default(),
+            peers: Mutex::default(),
+            conflicts: Mutex::default(),
             published: RwLock::new(Arc::new(published)),
         }
     }
@@ -131,6 +137,16 @@ impl Shared {
     /// What interfaces had dropped when the agent came to use them, by ifindex.
     pub(super) fn dropped_before(&self) -> MutexGuard<'_, BTreeMap<u32, u64>> {
         self.dropped_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the other hosts are doing; `None`: they are not told, or not yet.
+    pub(super) fn peers(&self) -> MutexGuard<'_, Option<PeersFacts>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// VIP slots with several masters.
+    pub(super) fn conflicts(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.conflicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

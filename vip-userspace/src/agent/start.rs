@@ -6,11 +6,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use vip_common::tables::{MeterClass, names};
+use vip_common::tables::{ConfigFlags, MeterClass, names};
 
 use super::{
     AgentError,
     announce::Announcer,
+    conflicts::Conflicts,
     eip_networks::EipNetworks,
     fdb,
     fitness::judge,
@@ -19,6 +20,7 @@ use super::{
     known::Known,
     late_claims::LateClaims,
     next_hops::NextHops,
+    peers::Peers,
     quiet::Quiet,
     reload::StateFile,
     run::Agent,
@@ -37,6 +39,7 @@ use crate::{
     config::{Capacity, Config},
     kernel::{self, Dataplane, EventStream, LossTracing, PinDir},
     net::{LinkWatch, NeighbourWatch, Netdev, Netlink, RouteWatch, XdpFeatureWatch},
+    peers::Key,
     plan::Resting,
 };
 
@@ -92,6 +95,7 @@ impl Agent {
         if config.eip_networks.len() > most {
             return Err(AgentError::TooManyNetworks { configured: config.eip_networks.len(), most });
         }
+        let key = config.peers.as_ref().map(|peers| Key::read(&peers.key_file)).transpose()?;
         let pins = PinDir::open(&config.bpffs)?;
         let locked_at = Instant::now();
         let watches = Watches::open(&config).await?;
@@ -119,6 +123,13 @@ impl Agent {
         if adopted {
             tracing::info!("took over the tables and programs pinned in {}", agent.config.bpffs.display());
         }
+        let peers = agent.config.peers.as_ref().zip(key);
+        agent.peers = peers.map(|(peers, key)| {
+            // An earlier vipd may have ended before it had heard the others.
+            let unheard =
+                agent.tables.config.get(0).is_ok_and(|entry| entry.flags.has(ConfigFlags::LEARNING_WAITS));
+            Peers::new(&agent.config.host, key, peers.port, !adopted || unheard)
+        });
         agent.take_judged(judged);
         agent.first_pass().await?;
         let server = ServerTask::start(socket, Arc::clone(&agent.shared));
@@ -192,9 +203,11 @@ impl Agent {
             vlans_attached: BTreeSet::new(),
             attached: BTreeSet::new(),
             strays_removed: false,
+            peers: None,
             announcer: Announcer::default(),
             announceable: Vec::new(),
             silent: SilentOwners::default(),
+            conflicts: Conflicts::default(),
             late: LateClaims::default(),
             quiet: Quiet::default(),
             look_at: Instant::now(),

@@ -9,6 +9,7 @@ use vip_common::{DropReason, tables::MeterClass};
 
 use super::{
     error::chain,
+    peers::PeersFacts,
     run::Agent,
     shared::{Published, Shared},
 };
@@ -30,6 +31,9 @@ impl Shared {
             drops.insert(reason.index(), self.tables.drops.sum(reason.index())?);
         }
         let meters = &self.tables.meters;
+        let peers = self.peers().clone();
+        let mut warnings = facts.warnings.clone();
+        warnings.extend(peers.iter().flat_map(PeersFacts::warnings));
         Ok(StatusView {
             host: self.config.host.clone(),
             pid: process::id(),
@@ -54,7 +58,8 @@ impl Shared {
                 refusals: meters.lost(MeterClass::Refusal)?,
             },
             icmp_errors_held_back: meters.lost(MeterClass::IcmpError)?,
-            warnings: facts.warnings.clone(),
+            peers: peers.as_ref().map(PeersFacts::status),
+            warnings,
         })
     }
 

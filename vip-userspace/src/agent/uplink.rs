@@ -113,7 +113,7 @@ impl Agent {
         }
         self.follow_hosts();
         entry.vtep = self.ways.vtep();
-        entry.flags = flags;
+        entry.flags = flags.with(self.learning_flag());
         entry.neighbours_until = neighbours_until();
         problems.extend(self.write_host_entry(entry).err().map(|error| chain(&error)));
         problems.extend(self.next_hops.set_routes(&self.tables, self.routes.table()));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vip_common::DropReason;
 
 use super::Timestamp;
-use crate::{config::UplinkPath, state::MacAddr, vlan::Vlan};
+use crate::{config::UplinkPath, peers::PeerState, state::MacAddr, vlan::Vlan};
 
 /// The answer to "how is this host doing?".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct StatusView {
     pub events_lost: EventsLost,
     /// ICMP errors (time exceeded, fragmentation needed) that were not sent, because a CPU sends no more than so many.
     pub icmp_errors_held_back: u64,
+    /// The other hosts, which tell and are told who owns what; `null`: the configuration has no `peers`.
+    pub peers: Option<PeersStatus>,
     /// What an operator should know: limits of this build that touch this host, and what is out of order.
     pub warnings: Vec<String>,
 }
@@ -285,4 +287,78 @@ pub struct EventsLost {
     pub ownership: u64,
     /// Refused claims.
     pub refusals: u64,
+}
+
+/// How this host and the others tell each other who owns what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersStatus {
+    /// The UDP port.
+    pub port: u16,
+    /// Whether this host has new tables and has not heard yet what the others know, so that owners are not learned from ordinary
+    /// traffic: 3 s at most.
+    pub learning: bool,
+    /// All other hosts of the state.
+    pub hosts: Vec<PeerStatus>,
+    /// Words about VIPs and ports that this host's state does not know, or not so; they wait until it does.
+    pub waiting: u64,
+    /// Datagrams from addresses that are no other host's VTEP.
+    pub unlisted: u64,
+}
+
+/// Another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its id.
+    pub host: String,
+    /// Its VTEP.
+    pub vtep: Ipv4Addr,
+    /// How it is doing.
+    pub state: PeerView,
+    /// Milliseconds since it was last heard; `null`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// VIPs of which it has not acknowledged the newest word.
+    pub unacked: u64,
+    /// Its words that were applied here.
+    pub applied: u64,
+    /// Datagrams from its VTEP that were not believed.
+    pub refused: RefusedCounts,
+}
+
+/// How another host is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerView {
+    /// It answers.
+    Up,
+    /// It was greeted a moment ago.
+    Connecting,
+    /// It does not answer.
+    Down,
+}
+
+impl From<PeerState> for PeerView {
+    fn from(state: PeerState) -> Self {
+        match state {
+            PeerState::Up => Self::Up,
+            PeerState::Connecting => Self::Connecting,
+            PeerState::Down => Self::Down,
+        }
+    }
+}
+
+/// Datagrams that were not believed, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedCounts {
+    /// No datagrams of this protocol, or ones that no vipd sends.
+    pub malformed: u64,
+    /// Of a version that this vipd does not know.
+    pub version: u64,
+    /// Made without the key, or changed on the way.
+    pub auth: u64,
+    /// Not from the host whose VTEP they come from, or not for this one.
+    pub identity: u64,
+    /// Of another session: on their way when a host restarted, or a replay of that time.
+    pub session: u64,
+    /// Come before.
+    pub replay: u64,
 }

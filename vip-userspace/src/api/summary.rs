@@ -10,7 +10,8 @@ use super::{
     render::table,
     status::{
         Attachment, DeliveryPath, DropCount, EipNetworkStatus, LossSource, LossStatus, OverlayStatus,
-        PortStatus, StatusView, SyncState, SyncStatus, UnreachableHost, UplinkStatus, XdpView,
+        PeerStatus, PeerView, PeersStatus, PortStatus, RefusedCounts, StatusView, SyncState, SyncStatus,
+        UnreachableHost, UplinkStatus, XdpView,
     },
 };
 use crate::config::UplinkPath;
@@ -45,6 +46,7 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         tables,
         events_lost,
         icmp_errors_held_back,
+        peers,
         warnings,
     } = status;
     let tables_from = if *adopted { "took over the pinned tables" } else { "made new tables" };
@@ -75,9 +77,56 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
         write_ports(text, ports)?;
     }
     writeln!(text)?;
+    if let Some(peers) = peers.as_ref().filter(|peers| !peers.hosts.is_empty()) {
+        write_peers(text, peers)?;
+        writeln!(text)?;
+    }
     let rows = tables.iter().map(|it| vec![it.table.clone(), it.used.to_string(), it.capacity.to_string()]);
     text.push_str(&table(&["TABLE", "USED", "CAPACITY"], rows));
     Ok(())
+}
+
+fn write_peers(text: &mut String, peers: &PeersStatus) -> fmt::Result {
+    let PeersStatus { port, learning, hosts, waiting, unlisted } = peers;
+    let rows = hosts.iter().map(|peer| {
+        let PeerStatus { host, vtep, state, heard_ms_ago, unacked, applied, refused } = peer;
+        let RefusedCounts { malformed, version, auth, identity, session, replay } = refused;
+        let refused = [
+            ("malformed", malformed),
+            ("version", version),
+            ("auth", auth),
+            ("identity", identity),
+            ("session", session),
+            ("replay", replay),
+        ];
+        let refused = refused.iter().filter(|(_, count)| **count > 0);
+        let refused: Vec<String> = refused.map(|(reason, count)| format!("{reason} {count}")).collect();
+        vec![
+            host.clone(),
+            vtep.to_string(),
+            match state {
+                PeerView::Up => "up".to_owned(),
+                PeerView::Connecting => "connecting".to_owned(),
+                PeerView::Down => "DOWN".to_owned(),
+            },
+            optional(heard_ms_ago.map(|ago| format!("{ago} ms ago")).as_ref()),
+            unacked.to_string(),
+            applied.to_string(),
+            if refused.is_empty() { "0".to_owned() } else { refused.join(", ") },
+        ]
+    });
+    text.push_str(&table(&["PEER", "VTEP", "STATE", "HEARD", "UNACKED", "APPLIED", "REFUSED"], rows));
+    write!(text, "peers tell each other by UDP port {port}")?;
+    if *learning {
+        write!(text, "; waits for what they know, until then owners are only those that claim")?;
+    }
+    if *waiting > 0 {
+        write!(text, "; {waiting} words wait for a state that knows what they are about")?;
+    }
+    if *unlisted > 0 {
+        write!(text, "; {unlisted} datagrams from addresses that are no host's")?;
+    }
+    writeln!(text)
 }
 
 fn write_sync(text: &mut String, sync: &SyncStatus) -> fmt::Result {

@@ -22,7 +22,7 @@ pub(super) struct Document {
     pub(super) profile: Option<At<String>>,
     pub(super) eip_networks: Option<Vec<At<EipNetwork>>>,
     pub(super) announce_eips: Option<bool>,
-    pub(super) peers: Option<Refused>,
+    pub(super) peers: Option<At<Peers>>,
     pub(super) capacity: Option<Capacity>,
 }
 
@@ -41,6 +41,14 @@ pub(super) struct EipNetwork {
     pub(super) cidr: At<String>,
     pub(super) gateway: At<String>,
     pub(super) vlan: Option<At<Tags>>,
+}
+
+/// How the hosts tell each other of claims.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peers {
+    pub(super) key_file: Option<At<String>>,
+    pub(super) port: Option<At<u64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -35,6 +35,9 @@ pub const DEFAULT_SOCKET: &str = "/run/vip/vipd.sock";
 /// Default of [`Config::bpffs`].
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/vip";
 
+/// Default of [`Peers::port`].
+pub const DEFAULT_PEERS_PORT: u16 = 4790;
+
 /// Most ports that the tables can hold: the owner word has 20 bits for a port, and 0 says "none".
 pub const MAX_PORTS: u32 = (1 << 20) - 1;
 
@@ -62,8 +65,19 @@ pub struct Config {
     pub eip_networks: Vec<EipNetwork>,
     /// Answer ARP for, and announce, the EIPs whose owner is on this host.
     pub announce_eips: bool,
+    /// How this host and the others tell each other who owns what; `None`: they do not.
+    pub peers: Option<Peers>,
     /// Sizes of the tables.
     pub capacity: Capacity,
+}
+
+/// How the hosts tell each other who owns what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// The file with the secret that all hosts share, see [`Key::read`](crate::peers::Key::read).
+    pub key_file: PathBuf,
+    /// The UDP port that all of them have, on their VTEPs.
+    pub port: u16,
 }
 
 /// Where an XDP program runs.
@@ -202,7 +216,6 @@ impl Judge {
             capacity,
         } = document;
         self.refuse("metrics", "serve metrics", metrics.as_ref());
-        self.refuse("peers", "tell other hosts of claims", peers.as_ref());
         self.profile(profile.as_ref());
         let host = self.word("host", host, "this host's id in the state", words::judge_id);
         let uplink =
@@ -216,6 +229,7 @@ impl Judge {
         let xdp_mode = self.xdp_mode(xdp_mode.as_ref());
         let uplink_path = self.uplink_path(uplink_path.as_ref());
         let eip_networks = self.eip_networks(eip_networks.unwrap_or_default());
+        let peers = self.peers(peers, base);
         let capacity = self.capacity(capacity);
         Some(Config {
             host: host?,
@@ -227,6 +241,7 @@ impl Judge {
             uplink_path: uplink_path?,
             eip_networks,
             announce_eips: announce_eips.unwrap_or(true),
+            peers,
             capacity,
         })
     }
@@ -340,6 +355,31 @@ impl Judge {
             networks.push(EipNetwork { id: id.value, cidr: prefix, gateway: router, vlan });
         }
         networks
+    }
+
+    /// `None` also if a problem was noted.
+    fn peers(&mut self, peers: Option<At<document::Peers>>, base: &Path) -> Option<Peers> {
+        let At { value: document::Peers { key_file, port }, line } = peers?;
+        if key_file.as_ref().is_none_or(|file| file.value.is_empty()) {
+            let advice = "write { key_file: /etc/vip/peers.key }, a file with one secret for all hosts";
+            self.report.add(line, "peers.key_file", "it is missing", advice);
+        }
+        let port = match port {
+            None => DEFAULT_PEERS_PORT,
+            Some(At { value, line }) => {
+                u16::try_from(value).ok().filter(|port| *port != 0).unwrap_or_else(|| {
+                    let what = format!("{value} is no UDP port");
+                    self.report.add(
+                        line,
+                        "peers.port",
+                        what,
+                        "use a number from 1 to 65535, the same on all hosts",
+                    );
+                    DEFAULT_PEERS_PORT
+                })
+            }
+        };
+        Some(Peers { key_file: base.join(key_file?.value), port })
     }
 
     fn capacity(&mut self, capacity: Option<document::Capacity>) -> Capacity {

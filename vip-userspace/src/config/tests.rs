@@ -39,6 +39,7 @@ fn defaults_fill_in_what_is_not_said() {
         uplink_path: UplinkPath::Xdp,
         eip_networks: Vec::new(),
         announce_eips: true,
+        peers: None,
         capacity: Capacity { ports: 4096, vips: 16_384, eips: 16_384, subnets: 4096, hosts: 1024 },
     };
     assert_eq!(config, expected);
@@ -103,12 +104,24 @@ fn metrics_are_refused_by_name() {
 }
 
 #[test]
-fn peers_are_refused_by_name() {
-    fourth_line_refused(
-        "peers: { port: 4790 }",
-        "peers",
-        "this build does not tell other hosts of claims yet",
-    );
+fn peers_have_a_key_and_a_port() {
+    let read = |line: &str| read(&format!("{SMALL}{line}\n")).expect("a good configuration").peers;
+    let peers = |key_file: &str, port| Some(Peers { key_file: PathBuf::from(key_file), port });
+    assert_eq!(read("peers: { key_file: peers.key }"), peers("/etc/vip/peers.key", 4790));
+    assert_eq!(read("peers: { key_file: /run/key, port: 9 }"), peers("/run/key", 9));
+    assert_eq!(read("peers: null"), None);
+}
+
+#[test]
+fn peers_without_a_key_or_with_an_impossible_port_are_refused() {
+    fourth_line_refused("peers: { port: 4790 }", "peers.key_file", "it is missing");
+    fourth_line_refused("peers: { key_file: \"\" }", "peers.key_file", "it is missing");
+    for port in [0, 65_536] {
+        let line = format!("peers: {{ key_file: k, port: {port} }}");
+        fourth_line_refused(&line, "peers.port", &format!("{port} is no UDP port"));
+    }
+    let text = format!("{SMALL}peers: {{ key_file: k, key: secret }}\n");
+    assert!(read(&text).expect_err("an unknown field").to_string().contains("key"));
 }
 
 #[test]

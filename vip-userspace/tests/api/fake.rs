@@ -20,7 +20,8 @@ use vip_userspace::api::{
     server::{SOCKET_MODE, Socket},
     status::{
         Attachment, DeliveryPath, DropCount, Durations, EventsLost, InterfaceLoss, LossSource, LossStatus,
-        PortStatus, StatusView, SyncState, SyncStatus, TableUse, UplinkStatus, XdpView,
+        PeerStatus, PeerView, PeersStatus, PortStatus, RefusedCounts, StatusView, SyncState, SyncStatus,
+        TableUse, UplinkStatus, XdpView,
     },
 };
 use vip_userspace::config::UplinkPath;
@@ -240,6 +241,21 @@ pub(crate) fn status() -> StatusView {
         tables: vec![TableUse { table: "ADDRS".into(), used: 5, capacity: 4096 }],
         events_lost: EventsLost { ownership: 0, refusals: 12 },
         icmp_errors_held_back: 7,
+        peers: Some(PeersStatus {
+            port: 4790,
+            learning: false,
+            hosts: vec![PeerStatus {
+                host: "hv2".into(),
+                vtep: Ipv4Addr::new(172, 31, 0, 2),
+                state: PeerView::Down,
+                heard_ms_ago: Some(8123),
+                unacked: 3,
+                applied: 17,
+                refused: RefusedCounts { auth: 5, ..RefusedCounts::default() },
+            }],
+            waiting: 1,
+            unlisted: 2,
+        }),
         warnings: vec!["IPv6 from guests: MAC check only, not forwarded by us".into()],
     }
 }

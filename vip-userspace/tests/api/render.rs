@@ -11,8 +11,8 @@ use vip_userspace::{
         model::VipView,
         render::{self, Format, Tabular},
         status::{
-            Attachment, DeliveryPath, EipNetworkStatus, LossSource, StatusView, SyncState, UplinkStatus,
-            XdpView,
+            Attachment, DeliveryPath, EipNetworkStatus, LossSource, PeerView, PeersStatus, StatusView,
+            SyncState, UplinkStatus, XdpView,
         },
         summary,
     },
@@ -216,6 +216,22 @@ fn the_status_tells_which_interface_an_eip_network_on_a_vlan_has() {
         "EIP network isp, VLAN 100: NO INTERFACE at the moment, TC NOT ATTACHED"
     );
     assert_eq!(shown(None, Some("eth0")), "", "it is where the uplink is");
+}
+
+#[test]
+fn the_status_tells_of_the_other_hosts_if_there_are_any() {
+    let text = summary(&status());
+    let peer = text.lines().find(|line| line.starts_with("hv2")).expect("a peer");
+    let cells: Vec<&str> = peer.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells, ["hv2", "172.31.0.2", "DOWN", "8123 ms ago", "3", "17", "auth 5"]);
+    assert!(text.contains("1 words wait for a state"), "{text}");
+    assert!(text.contains("2 datagrams from addresses that are no host's"), "{text}");
+    let alone = status().peers.map(|peers| PeersStatus { hosts: Vec::new(), ..peers });
+    for peers in [None, alone] {
+        assert!(!summary(&StatusView { peers, ..status() }).contains("UNACKED"));
+    }
+    assert_eq!(word(PeerView::Up), "up");
+    assert_eq!(word(PeerView::Connecting), "connecting");
 }
 
 #[test]

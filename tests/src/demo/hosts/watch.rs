@@ -1,0 +1,264 @@
+//! Moving the VIPs under streams of datagrams, and watching.
+
+use std::{
+    net::SocketAddrV4,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    judge::{Fate, Move, Stale},
+    stage::{BESIDE, ELSEWHERE, MEMBERS, Stage, VIPS, eip, vip, vip_id},
+};
+use crate::{
+    Netns,
+    capture::Capture,
+    frame::Frame,
+    poll_until,
+    stream::{StreamReport, UdpStream},
+};
+
+/// Datagrams a second of each client.
+pub(super) const RATE: u32 = 10_000;
+
+/// Where they go.
+const PORT: u16 = 9000;
+
+/// Moves of one round: then streams and captures end and are counted, and others begin.
+pub(super) const ROUND: usize = 20;
+
+/// A round lasts longer than its moves on the slowest machine.
+const ROUND_TIME: Duration = Duration::from_secs(100);
+
+/// How long a move may take: keepalived waits for three adverts.
+const MOVE_TIME: Duration = Duration::from_secs(20);
+
+/// The streams go on for so long before a move is asked for, and after every host has applied it.
+const CALM: Duration = Duration::from_millis(60);
+
+/// From where datagrams come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    /// A guest on the new owner's host.
+    SameHost,
+    /// The guest on the third host.
+    OtherHost,
+    /// The client outside, by the EIP.
+    Outside,
+}
+
+impl Client {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::SameHost, Self::OtherHost, Self::Outside];
+}
+
+/// A move, and what became of each client's datagrams and of each host's frames.
+#[derive(Debug)]
+pub(super) struct Observed {
+    /// The move.
+    pub(super) it: Move,
+    /// In the order of [`Client::ALL`].
+    pub(super) fates: [Fate; 3],
+    /// In the order of the hosts.
+    pub(super) stale: Vec<Stale>,
+}
+
+/// The streams of a round. Those beside the members take turns.
+struct Streams {
+    beside: Vec<UdpStream>,
+    elsewhere: UdpStream,
+    outside: UdpStream,
+}
+
+impl Streams {
+    fn start(stage: &Stage) -> Result<Self> {
+        let cluster = &stage.cluster;
+        let receivers = MEMBERS.map(|member| cluster.guest(member.name).map(crate::Guest::netns));
+        let receivers: Vec<&Netns> = receivers.into_iter().collect::<Result<_>>()?;
+        let inside: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(vip(number), PORT)).collect();
+        let outside: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(eip(number), PORT)).collect();
+        let start =
+            |from: &Netns, to: &[SocketAddrV4]| UdpStream::start_idle(from, to, RATE, ROUND_TIME, &receivers);
+        let beside = BESIDE.iter().map(|guest| start(cluster.guest(guest.name)?.netns(), &inside));
+        Ok(Self {
+            beside: beside.collect::<Result<_>>()?,
+            elsewhere: start(cluster.guest(ELSEWHERE.name)?.netns(), &inside)?,
+            outside: start(cluster.client(), &outside)?,
+        })
+    }
+
+    /// All send to a VIP from now on, of those beside the members that on the host of `member`.
+    fn aim(&self, vip: usize, member: usize) {
+        for (index, stream) in self.beside.iter().enumerate() {
+            stream.aim((index == member).then_some(vip));
+        }
+        self.elsewhere.aim(Some(vip));
+        self.outside.aim(Some(vip));
+    }
+
+    /// How much a member has got from elsewhere and from outside.
+    fn received(&self, member: &Netns) -> (usize, usize) {
+        (self.elsewhere.received(member), self.outside.received(member))
+    }
+
+    fn finish(self) -> Result<Reports> {
+        let finish = |stream: UdpStream| {
+            stream.stop_sending();
+            stream.finish()
+        };
+        Ok(Reports {
+            beside: self.beside.into_iter().map(finish).collect::<Result<_>>()?,
+            elsewhere: finish(self.elsewhere)?,
+            outside: finish(self.outside)?,
+        })
+    }
+}
+
+struct Reports {
+    beside: Vec<StreamReport>,
+    elsewhere: StreamReport,
+    outside: StreamReport,
+}
+
+/// Does so many moves, at most [`ROUND`], after so many before.
+pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Observed>> {
+    let cluster = &stage.cluster;
+    let hosts = 1..=cluster.config().hosts;
+    let claims: Vec<Capture> = MEMBERS
+        .iter()
+        .map(|member| {
+            let interface = cluster.guest(member.name)?.interface();
+            Capture::start_arp(cluster.host(member.host)?.netns(), interface)
+        })
+        .collect::<Result<_>>()?;
+    let cables: Vec<Capture> = hosts
+        .map(|host| Capture::start_keeping(cluster.underlay().segment(), cluster.cable(host)?, is_tunnelled))
+        .collect::<Result<_>>()?;
+    let streams = Streams::start(stage)?;
+    let mut done = Vec::new();
+    for number in before..before + count {
+        // All VIPs go to the second member, then all come back.
+        let to = (number / VIPS + 1) % MEMBERS.len();
+        done.push(
+            one_move(stage, &streams, &claims, number % VIPS, to)
+                .with_context(|| format!("move {}", number + 1))?,
+        );
+    }
+    let reports = streams.finish()?;
+    let sent: Vec<Vec<Frame>> = cables.iter().map(Capture::frames).collect::<Result<_>>()?;
+    done.into_iter()
+        .map(|it| {
+            let beside = reports.beside.get(it.to).context("a stream of the new owner's host")?;
+            let fates = [beside, &reports.elsewhere, &reports.outside].map(|report| Fate::of(&it, report));
+            let to_old = sent.iter().enumerate().map(|(host, sent)| Stale::of(&it, host, sent)).collect();
+            Ok(Observed { it, fates, stale: to_old })
+        })
+        .collect()
+}
+
+/// Whether a host sent it, and it is UDP to the port of VXLAN; looked at for each frame, so at fixed places only.
+fn is_tunnelled(frame: &Frame) -> bool {
+    !frame.outgoing
+        && frame.bytes.get(12..14) == Some(&[0x08, 0x00])
+        && frame.bytes.get(36..38) == Some(&crate::vxlan::PORT.to_be_bytes())
+}
+
+/// One move of a VIP, with all streams on it.
+fn one_move(
+    stage: &Stage,
+    streams: &Streams,
+    claims: &[Capture],
+    vip_number: usize,
+    to: usize,
+) -> Result<Move> {
+    let (cluster, id, from) = (&stage.cluster, vip_id(vip_number), MEMBERS.len() - 1 - to);
+    let (new, old) = (member(to)?, member(from)?);
+    let epoch = epoch_of(&cluster.vipd(1)?.vip(&id)?)?;
+    let (new_netns, old_netns) = (cluster.guest(new.name)?.netns(), cluster.guest(old.name)?.netns());
+    let begin = Instant::now();
+    let before = streams.received(old_netns);
+    streams.aim(vip_number, to);
+    poll_until(MOVE_TIME, &format!("datagrams at {}", old.name), || {
+        let now = streams.received(old_netns);
+        (now.0 > before.0 && now.1 > before.1).then_some(())
+    })?;
+    thread::sleep(CALM);
+
+    let asked = Instant::now();
+    stage.prefer(vip_number, to)?;
+    let capture = claims.get(to).context("a capture of claims")?;
+    let claim = capture.wait_for(MOVE_TIME, &format!("the claim of {}", new.name), |frame| {
+        frame.at >= asked && frame.announces(vip(vip_number))
+    })?;
+    let applied = cluster
+        .vipds()
+        .iter()
+        .enumerate()
+        .map(|(host, vipd)| {
+            if host == to {
+                vipd.wait_for_owner(&id, new.name, MOVE_TIME)?;
+                return Ok(claim.at);
+            }
+            let entry = poll_until(MOVE_TIME, &format!("hv{} to apply the move", host + 1), || {
+                let shown = vipd.vipctl(&["history", &id, "-o", "json"]).ok()?;
+                let moves = shown.as_array()?.iter();
+                moves
+                    .filter(|entry| entry.get("epoch").and_then(Value::as_u64) > Some(epoch))
+                    .max_by_key(|entry| entry.get("epoch").and_then(Value::as_u64))
+                    .cloned()
+            })?;
+            let port = entry.get("port").and_then(Value::as_str);
+            ensure!(port == Some(new.name), "hv{} tells of another move: {entry}", host + 1);
+            entry.get("at").and_then(Value::as_str).and_then(instant).context("a move without time")
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let before = streams.received(new_netns);
+    poll_until(MOVE_TIME, &format!("datagrams at {}", new.name), || {
+        let now = streams.received(new_netns);
+        (now.0 > before.0 && now.1 > before.1).then_some(())
+    })?;
+    thread::sleep(CALM);
+    Ok(Move { from, to, claim: claim.at, applied, window: begin..Instant::now() })
+}
+
+fn member(number: usize) -> Result<&'static crate::cluster::Placed> {
+    MEMBERS.get(number).context("there are two members")
+}
+
+fn epoch_of(vip: &Value) -> Result<u64> {
+    vip.pointer("/owner/epoch").and_then(Value::as_u64).with_context(|| format!("nobody owns {vip}"))
+}
+
+/// The moment of a time of the recent past that vipd tells: the last one that it may mean, since digits are cut off.
+fn instant(rfc3339: &str) -> Option<Instant> {
+    let at = humantime::parse_rfc3339(rfc3339).ok()?;
+    let (_, fraction) = rfc3339.trim_end_matches('Z').split_once('.').unwrap_or((rfc3339, ""));
+    let digits = u32::try_from(fraction.len()).ok()?.min(9);
+    let unit = Duration::from_nanos(10_u64.pow(9 - digits));
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    Some(match wall.duration_since(at + unit) {
+        Ok(age) => now.checked_sub(age)?,
+        Err(ahead) => now + ahead.duration(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_last_moment_that_its_digits_may_mean() {
+        let now = SystemTime::now();
+        let text = humantime::format_rfc3339_millis(now).to_string();
+        let (coarse, fine) = (
+            instant(&text).expect("a time"),
+            instant(&humantime::format_rfc3339_micros(now).to_string()).expect("a time"),
+        );
+        assert!(coarse >= fine, "{text}");
+        assert!(coarse - fine <= Duration::from_millis(2), "{text}");
+        assert_eq!(instant("yesterday"), None);
+    }
+}

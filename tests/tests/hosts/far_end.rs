@@ -1,0 +1,103 @@
+//! A host of the state that runs no vipd, but the kernel's own vxlan device.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use vip_lab::{
+    Cluster, ClusterConfig, IperfOptions, IperfServer, Lab,
+    cluster::{APP, Placed, THIRD, WEB},
+    far_end::{self, Finding},
+    scene::VIP,
+};
+
+use crate::stage::{SOON, claim, ensure_echoes, ensure_pings, take, wait_for_ping};
+
+const APPLICATION: Placed = Placed {
+    name: "application",
+    host: 2,
+    subnet: APP,
+    address: Ipv4Addr::new(192, 168, 8, 5),
+    gro: false,
+    checked: true,
+};
+
+/// `third` is on the far host.
+fn start(lab: &Lab, finding: Finding) -> Result<Cluster> {
+    let config = ClusterConfig { hosts: 2, far_host: true, ..ClusterConfig::usual().with(APPLICATION) };
+    let cluster = Cluster::start(lab, config)?;
+    far_end::serve(&cluster, THIRD.host, WEB, finding)?;
+    Ok(cluster)
+}
+
+fn flush(cluster: &Cluster, names: &[&str]) -> Result<()> {
+    for name in names {
+        cluster.guest(name)?.netns().ip("neighbour flush all")?;
+    }
+    Ok(())
+}
+
+fn both_ways(lab: &Lab, finding: Finding) -> Result<()> {
+    let cluster = start(lab, finding)?;
+    take(&cluster, "first")?;
+    let far = cluster.guest("third")?;
+    for name in ["first", "second"] {
+        let near = cluster.guest(name)?;
+        // Whoever begins asks by ARP.
+        flush(&cluster, &["first", "second", "third"])?;
+        ensure_pings(far.netns(), near.address()).with_context(|| format!("far to {name}"))?;
+        flush(&cluster, &["first", "second", "third"])?;
+        ensure_pings(near.netns(), far.address()).with_context(|| format!("{name} to far"))?;
+        ensure_echoes(far.netns(), near.address(), near, near.address())?;
+        ensure_echoes(near.netns(), far.address(), far, far.address())?;
+    }
+    // The gateway, through it another subnet, and the VIP.
+    flush(&cluster, &["first", "second", "third", "application"])?;
+    ensure_pings(far.netns(), WEB.gateway)?;
+    ensure_pings(far.netns(), APPLICATION.address)?;
+    ensure_pings(cluster.guest("application")?.netns(), far.address())?;
+    ensure_pings(far.netns(), VIP)?;
+    ensure_echoes(far.netns(), VIP, cluster.guest("first")?, VIP)?;
+
+    for (from, to) in [("third", "first"), ("first", "third"), ("third", "second")] {
+        let server = IperfServer::start(cluster.guest(to)?.netns(), 5201)?;
+        let options = IperfOptions {
+            address: cluster.guest(to)?.address(),
+            port: server.port(),
+            time: Duration::from_secs(1),
+            reverse: false,
+        };
+        let report = cluster.guest(from)?.netns().iperf(options)?;
+        ensure!(report.bits_per_second > 0.0, "{from} to {to}: nothing came");
+        server.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_learning_far_end_talks_with_guests_vip_and_gateway() {
+    Lab::run(|lab| both_ways(lab, Finding::Learning));
+}
+
+#[test]
+fn a_static_far_end_talks_with_guests_vip_and_gateway() {
+    Lab::run(|lab| both_ways(lab, Finding::Static));
+}
+
+#[test]
+fn a_far_end_keeps_reaching_a_vip_that_moves_whatever_it_remembers() {
+    Lab::run(|lab| {
+        let cluster = start(lab, Finding::Learning)?;
+        take(&cluster, "first")?;
+        let far = cluster.guest("third")?;
+        ensure_pings(far.netns(), VIP)?;
+        cluster.guest("second")?.add_vip_address(VIP)?;
+        for name in ["second", "first", "second"] {
+            claim(cluster.guest(name)?)?;
+            cluster.wait_for_owner(vip_lab::cluster::VIP_ID, name, SOON)?;
+            // Its bridge still believes the old host until something comes from the new one.
+            wait_for_ping(far.netns(), VIP)?;
+            ensure_echoes(far.netns(), VIP, cluster.guest(name)?, VIP)?;
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,19 @@
+//! Several hosts: what travels between them, who owns a VIP on all of them, and what happens when one of them is gone.
+#![cfg(feature = "kernel")]
+
+mod eip;
+mod far_end;
+mod flows;
+mod kill;
+mod lvs_dr;
+mod members;
+mod moves;
+mod mtu;
+mod overlay;
+mod partition;
+mod refused;
+mod split_brain;
+mod stage;
+mod underlay;
+mod vmac;
+mod wire;

@@ -1,0 +1,198 @@
+//! What the labs of several hosts have in common.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use vip_lab::{
+    Announcement, Cluster, Guest, Mac, Netns, RawSender,
+    capture::Capture,
+    cluster::VIP_ID,
+    frame::{Arp, Frame},
+    http, poll_until,
+    scene::{VIP, page_of},
+    stream::{StreamReport, UdpStream},
+    vxlan::Tunnelled,
+};
+
+/// For what should happen soon, on a machine that is busy.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Missed adverts, and a busy machine.
+pub(crate) const ELECTION: Duration = Duration::from_secs(40);
+
+/// Where datagrams go.
+pub(crate) const PORT: u16 = 9000;
+
+/// Datagrams a second of a stream.
+pub(crate) const RATE: u32 = 2_000;
+
+/// A stream lasts longer than what is done meanwhile on the slowest machine.
+pub(crate) const STREAM_TIME: Duration = Duration::from_secs(100);
+
+/// A guest has the VIP on its interface and says so to everybody.
+pub(crate) fn take(cluster: &Cluster, name: &str) -> Result<Value> {
+    let guest = cluster.guest(name)?;
+    if !guest.has_address(VIP)? {
+        guest.add_vip_address(VIP)?;
+    }
+    claim(guest)?;
+    cluster.wait_for_owner(VIP_ID, name, SOON)
+}
+
+/// A guest takes the VIP by gratuitous ARP.
+pub(crate) fn claim(guest: &Guest) -> Result<()> {
+    guest.arping(Announcement::Request, VIP)
+}
+
+/// A guest takes the VIP by one frame, sent now and not by a program that has to start first.
+pub(crate) fn claim_at_once(guest: &Guest) -> Result<Instant> {
+    let sender = RawSender::new(guest.netns(), "eth0")?;
+    let frame = Arp::gratuitous_request(guest.mac(), VIP).frame(guest.mac(), Mac::BROADCAST);
+    let at = Instant::now();
+    sender.send(&frame)?;
+    Ok(at)
+}
+
+/// The epoch of a VIP's ownership.
+pub(crate) fn epoch(vip: &Value) -> Result<u64> {
+    vip.pointer("/owner/epoch").and_then(Value::as_u64).with_context(|| format!("no epoch in {vip}"))
+}
+
+/// A word of a VIP's owner, e.g. `learned_from`.
+pub(crate) fn owner_field<'a>(vip: &'a Value, field: &str) -> Option<&'a str> {
+    vip.pointer("/owner")?.get(field)?.as_str()
+}
+
+/// Fails unless an address answers echo requests, all of them.
+pub(crate) fn ensure_pings(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    let report = from.ping(to, 3)?;
+    ensure!(report.received == report.sent, "{} to {to}: {}", from.label(), report.text);
+    Ok(())
+}
+
+/// Waits until an address answers.
+pub(crate) fn wait_for_ping(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    poll_until(SOON, &format!("{to} to answer {}", from.label()), || {
+        from.ping(to, 1).ok().filter(|report| report.received == 1)
+    })
+    .map(drop)
+}
+
+/// Fails unless nobody answers.
+pub(crate) fn ensure_silent(from: &Netns, to: Ipv4Addr) -> Result<()> {
+    let report = from.ping(to, 2)?;
+    ensure!(report.received == 0, "{to} answered {}: {}", from.label(), report.text);
+    Ok(())
+}
+
+/// Fails unless an address serves this page.
+pub(crate) fn ensure_serves(from: &Netns, address: Ipv4Addr, body: &str) -> Result<()> {
+    let page = http::get(from, page_of(address), "/", SOON)?;
+    ensure!(page.status == 200 && page.body == body, "{} to {address}: {page:?}", from.label());
+    Ok(())
+}
+
+/// A socket of a namespace; reads give up.
+pub(crate) fn socket(netns: &Netns, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+    netns.exec(|| {
+        let socket = UdpSocket::bind((address, port))?;
+        socket.set_read_timeout(Some(SOON))?;
+        Ok(socket)
+    })
+}
+
+/// Fails unless a datagram to `outer` arrives at a guest's socket on `inner`, and the answer comes back from `outer`.
+pub(crate) fn ensure_echoes(from: &Netns, outer: Ipv4Addr, guest: &Guest, inner: Ipv4Addr) -> Result<()> {
+    let (server, client) = (socket(guest.netns(), inner, PORT)?, socket(from, Ipv4Addr::UNSPECIFIED, 0)?);
+    let mut buffer = [0; 64];
+    client.send_to(b"question", (outer, PORT))?;
+    let (length, asker) = server.recv_from(&mut buffer).context("the datagram did not arrive")?;
+    ensure!(buffer.get(..length) == Some(b"question"), "it arrived changed");
+    server.send_to(b"answer", asker)?;
+    let (length, answerer) = client.recv_from(&mut buffer).context("the answer did not arrive")?;
+    ensure!(buffer.get(..length) == Some(b"answer"), "the answer arrived changed");
+    ensure!(answerer == SocketAddrV4::new(outer, PORT).into(), "the answer is from {answerer}");
+    Ok(())
+}
+
+/// Numbered datagrams to an address; these guests listen.
+pub(crate) fn stream(cluster: &Cluster, from: &Netns, to: Ipv4Addr, guests: &[&str]) -> Result<UdpStream> {
+    stream_at(cluster, from, to, guests, RATE)
+}
+
+/// The same, so many a second.
+pub(crate) fn stream_at(
+    cluster: &Cluster,
+    from: &Netns,
+    to: Ipv4Addr,
+    guests: &[&str],
+    rate: u32,
+) -> Result<UdpStream> {
+    let receivers = guests.iter().map(|name| cluster.guest(name)).collect::<Result<Vec<_>>>()?;
+    let receivers: Vec<&Netns> = receivers.into_iter().map(Guest::netns).collect();
+    UdpStream::start(from, SocketAddrV4::new(to, PORT), rate, STREAM_TIME, &receivers)
+}
+
+/// Waits until a guest has got `more` datagrams of a running stream from now on.
+pub(crate) fn wait_for_more(stream: &UdpStream, guest: &Guest, more: usize) -> Result<()> {
+    let enough = stream.received(guest.netns()) + more;
+    poll_until(SOON, &format!("{more} more datagrams at {}", guest.name()), || {
+        (stream.received(guest.netns()) >= enough).then_some(())
+    })
+}
+
+/// Ends a stream, all of whose datagrams must have arrived, once, wherever.
+pub(crate) fn finish_whole(stream: UdpStream) -> Result<StreamReport> {
+    stream.stop_sending();
+    let report = stream.finish()?;
+    let lost = report.lost();
+    ensure!(!report.sent.is_empty(), "nothing was sent");
+    ensure!(
+        lost.is_empty() && report.duplicates() == 0,
+        "{} of {} datagrams were lost and {} doubled; the first lost: {:?}; received: {:?}",
+        lost.len(),
+        report.sent.len(),
+        report.duplicates(),
+        lost.first(),
+        report.receivers.iter().map(|it| (&it.namespace, it.arrivals.len())).collect::<Vec<_>>()
+    );
+    Ok(report)
+}
+
+/// Fails if a datagram that was sent after `since` has arrived at anybody but one guest, or nowhere.
+pub(crate) fn ensure_all_at(report: &StreamReport, guest: &Guest, since: Instant) -> Result<()> {
+    let name = guest.netns().label();
+    let number_since = report.sent.partition_point(|at| *at < since);
+    let lost = report.lost().into_iter().filter(|(_, at)| *at >= since).count();
+    ensure!(lost == 0, "{lost} datagrams that were sent after the move was known were lost");
+    for receiver in report.receivers.iter().filter(|receiver| receiver.namespace != name) {
+        let late = receiver.arrivals.iter().filter(|it| it.number >= number_since as u64).count();
+        ensure!(
+            late == 0,
+            "{} got {late} datagrams that were sent after every host knew that {name} owns the VIP",
+            receiver.namespace
+        );
+    }
+    ensure!(report.sent.len() > number_since, "nothing was sent after the move");
+    Ok(())
+}
+
+/// What a capture has seen of VXLAN that came in: on a port of the segment's bridge, what the host behind it has sent.
+pub(crate) fn tunnelled(capture: &Capture) -> Result<Vec<Tunnelled>> {
+    let frames = capture.matching(|frame| !frame.outgoing && frame.ether_type() == Some(0x0800))?;
+    Ok(frames.iter().filter_map(Frame::tunnelled).collect())
+}
+
+/// A capture of what a host sends to the underlay, and gets from there.
+pub(crate) fn watch(cluster: &Cluster, host: u8) -> Result<Capture> {
+    Capture::start(cluster.underlay().segment(), cluster.cable(host)?)
+}
+
+/// Whether a frame went from one to the other.
+pub(crate) fn is_between(frame: &Frame, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+    frame.ipv4().is_some_and(|ip| (ip.source, ip.destination) == (source, destination))
+}

@@ -1,0 +1,616 @@
+//! The protocol, without sockets and clocks.
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    key::Key,
+    message::{
+        Body, MOST_ACKS, MOST_WORDS, Message, NO_NONCE, News, Nonce, Refusal, length_of, room_for_words,
+    },
+    peer::{Answer, Bulk, Peer, PeerReport, PeerState, Session},
+    window::Window,
+    word::{BUCKETS, Vip, Word},
+};
+use crate::state::Id;
+
+/// A host that was not heard for so long is down.
+const SILENCE: Duration = Duration::from_secs(7);
+
+/// How long a host that was greeted counts as connecting.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// How often words are compared with a host; that also keeps silence away.
+const COMPARE: Duration = Duration::from_secs(2);
+
+/// How long a host with new tables waits for what the others know.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// How often it asks a host that has not told it yet.
+const ASK: Duration = Duration::from_millis(200);
+
+/// Datagrams with words that go to a host at once, and the pause after them: more would overrun its socket.
+const BURST: usize = 16;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// VIPs that are looked at at once when many are told, and those that may wait for a host meanwhile.
+const BULK_STEP: usize = 4096;
+const BULK_WAITING: usize = 1024;
+
+/// Words about VIPs and ports that the state does not know which are kept for when it does.
+const PARKED: usize = 4096;
+
+/// Draws random numbers.
+type Random = Box<dyn FnMut() -> Nonce + Send>;
+
+/// What became of a word that was to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// It was.
+    Done,
+    /// It had become another word meanwhile.
+    Changed,
+    /// The VIP is not known here, or not that its new owner may own it: it can be later.
+    Unknown,
+}
+
+/// The owners' words on this host.
+pub trait Owners {
+    /// The present word of a VIP; `None`: the VIP is not known here, or its owner has no name.
+    fn word(&self, vip: Vip) -> Option<Word>;
+
+    /// Replaces the word of a VIP, if it is still `old`.
+    fn replace(&mut self, vip: Vip, old: &Word, new: &Word) -> Replaced;
+
+    /// For each bucket the sum of the prints of all VIPs in it, wrapping.
+    fn sums(&self) -> [u64; BUCKETS];
+
+    /// The next VIP at or behind a place, and the place behind it; places begin at 0.
+    fn next(&self, place: u32) -> Option<(u32, Vip)>;
+}
+
+/// The time in which a host with new tables learns what the others know.
+#[derive(Debug, Default)]
+struct Learning {
+    /// Its end; `None`: the other hosts are not known yet.
+    until: Option<Instant>,
+    /// VIPs that guests of this host have claimed, with the highest epoch that the others told of.
+    held: BTreeMap<Vip, u64>,
+}
+
+/// What came of a word that was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is this host's word now.
+    Applied,
+    /// It need not be told again.
+    Settled,
+    /// This host's own word is higher: the other has to hear it.
+    Answered,
+    /// A guest of this host is the owner, from a higher epoch on.
+    Raised,
+    /// It waits until the state knows what it is about.
+    Parked,
+}
+
+/// One host's part in the protocol.
+///
+/// Whoever has it calls [`Self::tick`] at [`Self::next`] and sends [`Self::take_outgoing`] after every call.
+pub struct Exchange {
+    host: Id,
+    key: Key,
+    /// This start's own number.
+    session: Nonce,
+    random: Random,
+    peers: BTreeMap<Ipv4Addr, Peer>,
+    /// Words for later, each with the host that told it.
+    parked: BTreeMap<Vip, (Word, Id)>,
+    /// `None`: it is over.
+    learning: Option<Learning>,
+    unlisted: u64,
+    outgoing: Vec<(Ipv4Addr, Vec<u8>)>,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, peers, parked, learning, .. } = self;
+        let mut shown = f.debug_struct("Exchange");
+        shown.field("host", host).field("peers", peers).field("parked", parked).field("learning", learning);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// A host that knows no others yet. `fresh`: its tables are new, so it asks the others for everything. `random` draws numbers that
+    /// nobody can guess and that never come twice.
+    pub fn new(host: Id, key: Key, fresh: bool, mut random: Random) -> Self {
+        Self {
+            host,
+            key,
+            session: random(),
+            random,
+            peers: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            learning: fresh.then(Learning::default),
+            unlisted: 0,
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// Tells which other hosts there are, with their VTEPs. Those that stay are not disturbed.
+    pub fn set_peers(&mut self, hosts: impl IntoIterator<Item = (Id, Ipv4Addr)>, now: Instant) {
+        let mut before = std::mem::take(&mut self.peers);
+        for (id, vtep) in hosts {
+            let stays = before.remove(&vtep).filter(|peer| peer.id == id);
+            let peer = stays.unwrap_or_else(|| Peer::new(id, vtep, (self.random)(), now));
+            self.peers.insert(vtep, peer);
+        }
+        if let Some(learning) = &mut self.learning {
+            learning.until.get_or_insert(now + WAIT);
+        }
+        self.note_answers(now);
+    }
+
+    /// Ends the time of learning early when everybody has answered.
+    fn note_answers(&mut self, now: Instant) {
+        if let Some(learning) = &mut self.learning
+            && self.peers.values().all(|peer| peer.answered)
+        {
+            learning.until = learning.until.map(|until| until.min(now));
+        }
+    }
+
+    /// Whether guests' ordinary traffic must not make them owners yet: the others have not told what they know.
+    pub fn learning_waits(&self) -> bool {
+        self.learning.is_some()
+    }
+
+    /// The datagrams to send, each to the VTEP of a host.
+    pub fn take_outgoing(&mut self) -> Vec<(Ipv4Addr, Vec<u8>)> {
+        let due: Vec<Ipv4Addr> =
+            self.peers.values().filter(|peer| !peer.acks.is_empty()).map(|peer| peer.vtep).collect();
+        for vtep in due {
+            let acks =
+                self.peers.get_mut(&vtep).map(|peer| std::mem::take(&mut peer.acks)).unwrap_or_default();
+            for acks in acks.chunks(MOST_ACKS) {
+                self.send(vtep, Body::Ack(acks.to_vec()));
+            }
+        }
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Puts a datagram to a host among those to send. Its number; `None`: there is no such host.
+    fn send(&mut self, vtep: Ipv4Addr, body: Body) -> Option<u64> {
+        let peer = self.peers.get_mut(&vtep)?;
+        peer.number += 1;
+        let message = Message {
+            sender: self.host.to_string(),
+            receiver: peer.id.to_string(),
+            session: self.session,
+            other_session: peer.session.as_ref().map_or(NO_NONCE, |session| session.nonce),
+            number: peer.number,
+            body,
+        };
+        let number = peer.number;
+        self.outgoing.push((vtep, message.encode(&self.key)));
+        Some(number)
+    }
+
+    /// VIPs have new words here, by a claim of a guest of this host or because ownership ended: all others are told at once.
+    pub fn changed(&mut self, vips: &[Vip], owners: &impl Owners, now: Instant) {
+        let up: Vec<Ipv4Addr> = self.peers.values().filter(|peer| peer.up).map(|peer| peer.vtep).collect();
+        for vtep in up {
+            if let Some(peer) = self.peers.get_mut(&vtep) {
+                for vip in vips {
+                    peer.queue.push(*vip, now);
+                }
+            }
+            self.tell(vtep, vips, owners, now);
+        }
+    }
+
+    /// The state is another: what was put aside may be understood now.
+    pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
+        let mut raised = Vec::new();
+        for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
+            match self.merge(News { vip, word }, &sender, true, owners) {
+                Outcome::Raised => raised.push(vip),
+                Outcome::Applied => self.note_applied(&sender),
+                Outcome::Settled | Outcome::Answered | Outcome::Parked => {}
+            }
+        }
+        self.changed(&raised, owners, now);
+    }
+
+    fn note_applied(&mut self, sender: &Id) {
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == *sender) {
+            peer.applied += 1;
+        }
+    }
+
+    /// Takes a datagram that came from an address.
+    pub fn receive(
+        &mut self,
+        from: Ipv4Addr,
+        datagram: &[u8],
+        owners: &mut impl Owners,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let taken = self.take(from, datagram, owners, now);
+        if let Err(refusal) = taken {
+            match self.peers.get_mut(&from) {
+                Some(peer) => peer.refused.count(refusal),
+                None => self.unlisted += 1,
+            }
+        }
+        taken
+    }
+
+    fn take(
+        &mut self,
+        from: Ipv4Addr,
+        datagram: &[u8],
+        owners: &mut impl Owners,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let peer = self.peers.get_mut(&from).ok_or(Refusal::Unlisted)?;
+        let message = Message::decode(datagram, &self.key)?;
+        if *message.sender != *peer.id || *message.receiver != *self.host {
+            return Err(Refusal::Identity);
+        }
+        if let Body::Hello { challenge, echo } = message.body {
+            return self.take_hello(from, message.session, challenge, echo, now);
+        }
+        let session = peer
+            .session
+            .as_mut()
+            .filter(|session| session.nonce == message.session && message.other_session == self.session)
+            .ok_or(Refusal::Session)?;
+        if !session.window.take(message.number) {
+            return Err(Refusal::Replay);
+        }
+        let newest = session.window.is_highest(message.number);
+        peer.heard = Some(now);
+        if !peer.up {
+            peer.come_up(now);
+        }
+        match message.body {
+            Body::Hello { .. } => {}
+            Body::News(news) => self.take_news(from, message.number, news, newest, owners, now),
+            Body::Ack(acks) => {
+                for (number, words) in acks {
+                    for (vip, print) in peer.queue.acked(number, words) {
+                        // What has changed since is on its way as another word.
+                        if owners.word(vip).is_none_or(|word| word.print(vip) == print) {
+                            peer.queue.remove(vip);
+                        }
+                    }
+                }
+                self.end_answer(from);
+            }
+            Body::Digest(sums) => {
+                let ours = owners.sums();
+                let differ =
+                    (0_u32..).zip(ours.iter().zip(sums.iter())).filter(|(_, (ours, theirs))| ours != theirs);
+                peer.add_bulk(differ.fold(0, |buckets, (bucket, _)| buckets | 1 << bucket), now);
+            }
+            Body::Sync => {
+                let sync = peer.session.as_mut().map(|session| &mut session.sync);
+                match sync {
+                    Some(sync @ Answer::None) => {
+                        *sync = Answer::Begun;
+                        peer.add_bulk(Bulk::ALL, now);
+                    }
+                    Some(Answer::Done) => {
+                        self.send(from, Body::Synced);
+                    }
+                    Some(Answer::Begun) | None => {}
+                }
+            }
+            Body::Synced => {
+                peer.answered = true;
+                self.note_answers(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A greeting: the other's session is believed in once it has returned the challenge, which is good once.
+    fn take_hello(
+        &mut self,
+        from: Ipv4Addr,
+        nonce: Nonce,
+        challenge: Nonce,
+        echo: Nonce,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Err(Refusal::Unlisted) };
+        if nonce == NO_NONCE {
+            return Err(Refusal::Malformed);
+        }
+        let mut known = peer.session.as_ref().is_some_and(|session| session.nonce == nonce);
+        if echo == peer.challenge {
+            peer.challenge = (self.random)();
+            if !known {
+                peer.session = Some(Session { nonce, window: Window::default(), sync: Answer::None });
+            }
+            if !known || !peer.up {
+                peer.come_up(now);
+            }
+            peer.heard = Some(now);
+            known = true;
+        } else if echo != NO_NONCE && !known {
+            return Err(Refusal::Session);
+        }
+        if challenge != NO_NONCE {
+            let mine = if known { NO_NONCE } else { peer.challenge };
+            self.send(from, Body::Hello { challenge: mine, echo: challenge });
+        }
+        Ok(())
+    }
+
+    fn take_news(
+        &mut self,
+        from: Ipv4Addr,
+        number: u64,
+        news: Vec<News>,
+        newest: bool,
+        owners: &mut impl Owners,
+        now: Instant,
+    ) {
+        let Some(sender) = self.peers.get(&from).map(|peer| peer.id.clone()) else { return };
+        let (mut acked, mut raised) = (0_u32, Vec::new());
+        for (place, news) in news.into_iter().enumerate() {
+            let vip = news.vip;
+            let outcome = self.merge(news, &sender, newest, owners);
+            let Some(peer) = self.peers.get_mut(&from) else { return };
+            match outcome {
+                Outcome::Applied => {
+                    peer.applied += 1;
+                    // What was to be told of it has been overtaken.
+                    peer.queue.remove(vip);
+                }
+                Outcome::Settled => {}
+                Outcome::Answered => peer.queue.push_unless_there(vip, now),
+                Outcome::Raised => raised.push(vip),
+                Outcome::Parked => continue,
+            }
+            acked |= 1 << place;
+        }
+        if let Some(peer) = self.peers.get_mut(&from).filter(|_| acked != 0) {
+            peer.acks.push((number, acked));
+        }
+        self.changed(&raised, owners, now);
+    }
+
+    /// Takes a word that a host has told. `newest`: no later datagram of that host was taken before.
+    fn merge(&mut self, news: News, sender: &Id, newest: bool, owners: &mut impl Owners) -> Outcome {
+        let News { vip, word } = news;
+        loop {
+            let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender) };
+            let is_mine = mine.is_held_on(&self.host);
+            let new = match word.order().cmp(&mine.order()) {
+                Ordering::Less => return Outcome::Answered,
+                Ordering::Equal if word == mine => return Outcome::Settled,
+                // One owner's host tells different things one after the other: the last one counts.
+                Ordering::Equal if word.is_held_on(sender) && newest => word.clone(),
+                Ordering::Equal if word.is_held_on(sender) => return Outcome::Parked,
+                Ordering::Equal if is_mine => return Outcome::Answered,
+                Ordering::Equal => return Outcome::Settled,
+                Ordering::Greater if is_mine && mine.claimed && self.learning.is_some() => {
+                    if let Some(learning) = &mut self.learning {
+                        let highest = learning.held.entry(vip).or_default();
+                        *highest = word.epoch.max(*highest);
+                    }
+                    return Outcome::Settled;
+                }
+                // Who says that nobody owns it does not know of the guest here, whose right is this host's to judge.
+                Ordering::Greater if is_mine && word.holder.is_none() => mine.raised_to(word.epoch + 1),
+                Ordering::Greater => word.clone(),
+            };
+            let raised = new != word;
+            match owners.replace(vip, &mine, &new) {
+                Replaced::Done if raised => return Outcome::Raised,
+                Replaced::Done => return Outcome::Applied,
+                Replaced::Changed => {}
+                Replaced::Unknown => return self.park(vip, word, sender),
+            }
+        }
+    }
+
+    /// Keeps a word for later. It is not acknowledged, so it is told again if there is no room.
+    fn park(&mut self, vip: Vip, word: Word, sender: &Id) -> Outcome {
+        let is_wanted = match self.parked.get(&vip) {
+            Some((parked, _)) => parked.order() <= word.order(),
+            None => self.parked.len() < PARKED,
+        };
+        if is_wanted {
+            self.parked.insert(vip, (word, sender.clone()));
+        }
+        Outcome::Parked
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, owners: &mut impl Owners, now: Instant) {
+        self.end_learning(owners, now);
+        let vteps: Vec<Ipv4Addr> = self.peers.keys().copied().collect();
+        for vtep in vteps {
+            self.tend(vtep, owners, now);
+        }
+    }
+
+    fn tend(&mut self, vtep: Ipv4Addr, owners: &impl Owners, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&vtep) else { return };
+        if peer.up && peer.heard.is_none_or(|heard| heard + SILENCE <= now) {
+            peer.go_down(now);
+        }
+        if !peer.up {
+            if peer.hello_at <= now {
+                peer.greet(now);
+                let challenge = peer.challenge;
+                self.send(vtep, Body::Hello { challenge, echo: NO_NONCE });
+            }
+            return;
+        }
+        if peer.digest_at <= now {
+            peer.digest_at = now + COMPARE;
+            self.send(vtep, Body::Digest(Box::new(owners.sums())));
+        }
+        let learns = self.learning.is_some();
+        let Some(peer) = self.peers.get_mut(&vtep) else { return };
+        if learns && !peer.answered && peer.ask_at <= now {
+            peer.ask_at = now + ASK;
+            self.send(vtep, Body::Sync);
+        }
+        self.feed(vtep, owners, now);
+        self.tell(vtep, &[], owners, now);
+        self.end_answer(vtep);
+    }
+
+    /// Tells a host that wanted to know everything that it does.
+    fn end_answer(&mut self, vtep: Ipv4Addr) {
+        let Some(peer) = self.peers.get_mut(&vtep) else { return };
+        if let Some(session) = &mut peer.session
+            && session.sync == Answer::Begun
+            && peer.bulk.is_none()
+            && peer.queue.is_exhausted()
+        {
+            session.sync = Answer::Done;
+            self.send(vtep, Body::Synced);
+        }
+    }
+
+    /// Puts some more of many VIPs among those that wait for a host.
+    fn feed(&mut self, vtep: Ipv4Addr, owners: &impl Owners, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&vtep) else { return };
+        let Some(mut bulk) = peer.bulk.filter(|bulk| bulk.at <= now) else { return };
+        for _ in 0..BULK_STEP {
+            if peer.queue.len() >= BULK_WAITING {
+                break;
+            }
+            let Some((cursor, vip)) = owners.next(bulk.cursor) else {
+                peer.bulk = None;
+                return;
+            };
+            bulk.cursor = cursor;
+            if bulk.contains(vip) {
+                peer.queue.push_unless_there(vip, now);
+            }
+        }
+        peer.bulk = Some(Bulk { at: now + PAUSE, ..bulk });
+    }
+
+    /// Tells a host that is up the words of `urgent` VIPs, and of those that are due, as many as go at once.
+    fn tell(&mut self, vtep: Ipv4Addr, urgent: &[Vip], owners: &impl Owners, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&vtep).filter(|peer| peer.up) else { return };
+        let room = room_for_words(&self.host, &peer.id);
+        let mut urgent = urgent.iter().copied();
+        let mut datagrams: Vec<Vec<News>> = Vec::new();
+        let mut left = 0;
+        let rests = peer.rests_until.is_some_and(|until| now < until);
+        while let Some(vip) =
+            urgent.next().or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.len() < BURST))
+        {
+            let Some(word) = owners.word(vip).filter(|word| *word != Word::default()) else {
+                peer.queue.remove(vip);
+                continue;
+            };
+            let length = length_of(&word);
+            if let Some(news) = datagrams.last_mut().filter(|news| news.len() < MOST_WORDS && length <= left)
+            {
+                news.push(News { vip, word });
+            } else {
+                datagrams.push(vec![News { vip, word }]);
+                left = room;
+            }
+            left = left.saturating_sub(length);
+            peer.queue.sent(vip, now);
+        }
+        if datagrams.len() >= BURST {
+            peer.rests_until = Some(now + PAUSE);
+        }
+        for news in datagrams {
+            let prints = news.iter().map(|News { vip, word }| (*vip, word.print(*vip))).collect();
+            let number = self.send(vtep, Body::News(news));
+            if let (Some(number), Some(peer)) = (number, self.peers.get_mut(&vtep)) {
+                peer.queue.departed(number, prints);
+            }
+        }
+    }
+
+    /// Ends the time of learning when everybody has answered or it has been long enough: what guests of this host have claimed
+    /// meanwhile is theirs, above all that was heard.
+    fn end_learning(&mut self, owners: &mut impl Owners, now: Instant) {
+        let Some(until) = self.learning.as_ref().and_then(|learning| learning.until) else { return };
+        if now < until {
+            return;
+        }
+        let held = self.learning.take().map(|learning| learning.held).unwrap_or_default();
+        let mut raised = Vec::new();
+        for (vip, highest) in held {
+            while let Some(mine) = owners.word(vip).filter(|word| word.is_held_on(&self.host)) {
+                if mine.epoch > highest {
+                    break;
+                }
+                match owners.replace(vip, &mine, &mine.raised_to(highest + 1)) {
+                    Replaced::Done => {
+                        raised.push(vip);
+                        break;
+                    }
+                    Replaced::Changed => {}
+                    Replaced::Unknown => break,
+                }
+            }
+        }
+        self.changed(&raised, owners, now);
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next(&self) -> Option<Instant> {
+        let learning = self.learning.as_ref().and_then(|learning| learning.until);
+        let of_peer = |peer: &Peer| {
+            if !peer.up {
+                return peer.hello_at;
+            }
+            let queued = peer.queue.next().map(|at| peer.rests_until.map_or(at, |until| until.max(at)));
+            let bulk = peer.bulk.filter(|_| peer.queue.len() < BULK_WAITING).map(|bulk| bulk.at);
+            let silence = peer.heard.map(|heard| heard + SILENCE);
+            let ask = self.learning.as_ref().filter(|_| !peer.answered).map(|_| peer.ask_at);
+            [queued, bulk, silence, ask].into_iter().flatten().fold(peer.digest_at, Instant::min)
+        };
+        self.peers.values().map(of_peer).chain(learning).min()
+    }
+
+    /// Hosts and how they are doing, in the order of their VTEPs.
+    pub fn report(&self, now: Instant) -> Vec<PeerReport> {
+        let report = |peer: &Peer| PeerReport {
+            host: peer.id.clone(),
+            vtep: peer.vtep,
+            state: match peer.up {
+                true => PeerState::Up,
+                false if now < peer.greeted + CONNECTING => PeerState::Connecting,
+                false => PeerState::Down,
+            },
+            heard: peer.heard,
+            unacked: peer.queue.len(),
+            applied: peer.applied,
+            refused: peer.refused,
+        };
+        self.peers.values().map(report).collect()
+    }
+
+    /// Words that wait until the state knows what they are about.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Datagrams from addresses that are no other host's VTEP.
+    pub fn unlisted(&self) -> u64 {
+        self.unlisted
+    }
+}

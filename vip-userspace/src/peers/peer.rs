@@ -1,0 +1,329 @@
+//! One other host: whether it lives, and what it has not acknowledged yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    message::{Nonce, Refusal},
+    window::Window,
+    word::{BUCKETS, Vip},
+};
+use crate::state::Id;
+
+/// First repetition of news that were not acknowledged, and the longest time between two; it doubles in between.
+const FIRST_REPEAT: Duration = Duration::from_millis(10);
+const LAST_REPEAT: Duration = Duration::from_secs(1);
+
+/// The same of greetings to a host that does not answer.
+const FIRST_HELLO: Duration = Duration::from_millis(100);
+const LAST_HELLO: Duration = Duration::from_secs(2);
+
+/// Datagrams of which acknowledgements are still understood.
+const IN_FLIGHT: usize = 512;
+
+/// How a host is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// It answers.
+    Up,
+    /// It was greeted a moment ago.
+    Connecting,
+    /// It does not answer.
+    Down,
+}
+
+/// Datagrams refused, by reason. Those from unlisted addresses belong to no host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedDatagrams {
+    /// See [`Refusal::Malformed`].
+    pub malformed: u64,
+    /// See [`Refusal::Version`].
+    pub version: u64,
+    /// See [`Refusal::Auth`].
+    pub auth: u64,
+    /// See [`Refusal::Identity`].
+    pub identity: u64,
+    /// See [`Refusal::Session`].
+    pub session: u64,
+    /// See [`Refusal::Replay`].
+    pub replay: u64,
+}
+
+impl RefusedDatagrams {
+    pub(super) fn count(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Unlisted => {}
+            Refusal::Malformed => self.malformed += 1,
+            Refusal::Version => self.version += 1,
+            Refusal::Auth => self.auth += 1,
+            Refusal::Identity => self.identity += 1,
+            Refusal::Session => self.session += 1,
+            Refusal::Replay => self.replay += 1,
+        }
+    }
+}
+
+/// One other host, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Its id.
+    pub host: Id,
+    /// Its VTEP.
+    pub vtep: Ipv4Addr,
+    /// How it is doing.
+    pub state: PeerState,
+    /// When it was last heard; `None`: never.
+    pub heard: Option<Instant>,
+    /// VIPs whose words it has not acknowledged.
+    pub unacked: usize,
+    /// Its words that were applied here.
+    pub applied: u64,
+    /// Datagrams from its address that were not believed.
+    pub refused: RefusedDatagrams,
+}
+
+/// The other's present session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) nonce: Nonce,
+    /// Which of its datagrams were taken. It lives as long as the session is believed in, silent or not.
+    pub(super) window: Window,
+    /// Whether it was told everything.
+    pub(super) sync: Answer,
+}
+
+/// What became of a request for everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// There was none.
+    #[default]
+    None,
+    /// It is being answered.
+    Begun,
+    /// It was answered.
+    Done,
+}
+
+/// The words of many VIPs that are to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bulk {
+    /// Where to go on.
+    pub(super) cursor: u32,
+    /// A bit for each bucket: which VIPs.
+    pub(super) buckets: u64,
+    /// When to go on.
+    pub(super) at: Instant,
+}
+
+const _: () = assert!(BUCKETS == 64);
+
+impl Bulk {
+    /// Every VIP.
+    pub(super) const ALL: u64 = u64::MAX;
+
+    pub(super) fn contains(&self, vip: Vip) -> bool {
+        self.buckets >> vip.bucket() & 1 != 0
+    }
+}
+
+/// News that wait or were not acknowledged.
+#[derive(Clone, Debug)]
+struct Waiting {
+    due: Instant,
+    /// How long the next repetition waits; `None`: it was not sent yet.
+    repeat: Option<Duration>,
+}
+
+/// What a host is to be told: VIPs, each once. Their words are looked up when they are sent, so what is sent is the newest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue {
+    waiting: BTreeMap<Vip, Waiting>,
+    /// The same by due time.
+    due: BTreeSet<(Instant, Vip)>,
+    /// What datagrams contained: VIPs, with the prints of their words.
+    in_flight: BTreeMap<u64, Vec<(Vip, u64)>>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A VIP has a new word.
+    pub(super) fn push(&mut self, vip: Vip, now: Instant) {
+        self.put(vip, Waiting { due: now, repeat: None });
+    }
+
+    /// A VIP is to be told, if it is not on its way already.
+    pub(super) fn push_unless_there(&mut self, vip: Vip, now: Instant) {
+        if !self.waiting.contains_key(&vip) {
+            self.push(vip, now);
+        }
+    }
+
+    fn put(&mut self, vip: Vip, waiting: Waiting) {
+        self.due.insert((waiting.due, vip));
+        if let Some(before) = self.waiting.insert(vip, waiting)
+            && self.waiting.get(&vip).is_some_and(|waiting| waiting.due != before.due)
+        {
+            self.due.remove(&(before.due, vip));
+        }
+    }
+
+    pub(super) fn remove(&mut self, vip: Vip) {
+        if let Some(waiting) = self.waiting.remove(&vip) {
+            self.due.remove(&(waiting.due, vip));
+        }
+    }
+
+    /// The VIP that is due first, if it is.
+    pub(super) fn first_due(&self, now: Instant) -> Option<Vip> {
+        self.due.first().filter(|(due, _)| *due <= now).map(|(_, vip)| *vip)
+    }
+
+    /// When something is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The word of a VIP goes out now.
+    pub(super) fn sent(&mut self, vip: Vip, now: Instant) {
+        let repeat = self.waiting.get(&vip).and_then(|waiting| waiting.repeat).unwrap_or(FIRST_REPEAT);
+        self.put(vip, Waiting { due: now + repeat, repeat: Some((repeat * 2).min(LAST_REPEAT)) });
+    }
+
+    /// Notes what a datagram contains.
+    pub(super) fn departed(&mut self, number: u64, contents: Vec<(Vip, u64)>) {
+        self.in_flight.insert(number, contents);
+        if self.in_flight.len() > IN_FLIGHT {
+            self.in_flight.pop_first();
+        }
+    }
+
+    /// What of a datagram was acknowledged: a bit for each word.
+    pub(super) fn acked(&mut self, number: u64, words: u32) -> Vec<(Vip, u64)> {
+        let Some(contents) = self.in_flight.get_mut(&number) else { return Vec::new() };
+        let bits =
+            (0..).zip(contents.iter()).filter(|(bit, _)| words.checked_shr(*bit).unwrap_or(0) & 1 != 0);
+        let acked: Vec<(Vip, u64)> = bits.map(|(_, word)| *word).collect();
+        if acked.len() == contents.len() {
+            self.in_flight.remove(&number);
+        }
+        acked
+    }
+
+    /// Whether everything was sent so often that only a host which does not want to know has not acknowledged it.
+    pub(super) fn is_exhausted(&self) -> bool {
+        let often = |waiting: &Waiting| waiting.repeat.is_some_and(|repeat| repeat > FIRST_REPEAT * 8);
+        self.waiting.values().all(often)
+    }
+}
+
+/// One other host.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: Id,
+    pub(super) vtep: Ipv4Addr,
+    /// What the other has to return so that this host believes in its session. It is good once.
+    pub(super) challenge: Nonce,
+    pub(super) session: Option<Session>,
+    pub(super) up: bool,
+    pub(super) heard: Option<Instant>,
+    /// When it was greeted first since it was last up.
+    pub(super) greeted: Instant,
+    pub(super) hello_at: Instant,
+    hello_wait: Duration,
+    pub(super) digest_at: Instant,
+    /// Number of the last datagram to it.
+    pub(super) number: u64,
+    pub(super) queue: Queue,
+    /// Nothing is told before this: a burst was sent.
+    pub(super) rests_until: Option<Instant>,
+    pub(super) bulk: Option<Bulk>,
+    pub(super) acks: Vec<(u64, u32)>,
+    /// Whether it has told this host everything, at its start.
+    pub(super) answered: bool,
+    /// When it is asked for everything next.
+    pub(super) ask_at: Instant,
+    pub(super) applied: u64,
+    pub(super) refused: RefusedDatagrams,
+}
+
+impl Peer {
+    pub(super) fn new(id: Id, vtep: Ipv4Addr, challenge: Nonce, now: Instant) -> Self {
+        Self {
+            id,
+            vtep,
+            challenge,
+            session: None,
+            up: false,
+            heard: None,
+            greeted: now,
+            hello_at: now,
+            hello_wait: FIRST_HELLO,
+            digest_at: now,
+            number: 0,
+            queue: Queue::default(),
+            rests_until: None,
+            bulk: None,
+            acks: Vec::new(),
+            answered: false,
+            ask_at: now,
+            applied: 0,
+            refused: RefusedDatagrams::default(),
+        }
+    }
+
+    /// It answers now, maybe as another session: whatever it was told before, words are compared anew.
+    pub(super) fn come_up(&mut self, now: Instant) {
+        self.forget_told();
+        self.up = true;
+        self.heard = Some(now);
+        self.rests_until = None;
+        self.digest_at = now;
+        self.ask_at = now;
+        self.hello_wait = FIRST_HELLO;
+    }
+
+    /// It does not answer any more: nothing is kept for it, because words are compared when it does again.
+    pub(super) fn go_down(&mut self, now: Instant) {
+        self.forget_told();
+        self.up = false;
+        self.acks.clear();
+        self.greeted = now;
+        self.hello_at = now;
+    }
+
+    /// Forgets what it was to be told. If it still wants to know everything, it asks again.
+    fn forget_told(&mut self) {
+        self.queue.clear();
+        self.bulk = None;
+        if let Some(session) = &mut self.session
+            && session.sync == Answer::Begun
+        {
+            session.sync = Answer::None;
+        }
+    }
+
+    /// A greeting goes out.
+    pub(super) fn greet(&mut self, now: Instant) {
+        self.hello_at = now + self.hello_wait;
+        self.hello_wait = (self.hello_wait * 2).min(LAST_HELLO);
+    }
+
+    /// Words in these buckets are to be told, beside those that are being told.
+    pub(super) fn add_bulk(&mut self, buckets: u64, now: Instant) {
+        let before = self.bulk.map_or(0, |bulk| bulk.buckets);
+        // Those that are half told already begin anew: that is simple, and what is told twice does no harm.
+        if buckets & !before != 0 {
+            self.bulk = Some(Bulk { cursor: 0, buckets: buckets | before, at: now });
+        }
+    }
+}
