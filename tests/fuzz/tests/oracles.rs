@@ -102,6 +102,10 @@ fn flip(bytes: &mut [u8], at: usize) {
     *bytes.get_mut(at).expect("a byte of the frame") ^= 1;
 }
 
+/// Those that the tests below are of.
+const BELOW: [Oracle; 6] =
+    [Oracle::Overlay, Oracle::Stages, Oracle::WayBack, Oracle::Refused, Oracle::Told, Oracle::Fragments];
+
 #[test]
 fn each_oracle_of_one_step_tells_what_it_is_for() {
     let tells = [
@@ -200,15 +204,7 @@ fn each_oracle_of_one_step_tells_what_it_is_for() {
         assert_eq!(*told, Some(*oracle), "number {number}");
     }
     let mut tested: BTreeSet<_> = tells.iter().map(|(oracle, _)| *oracle).collect();
-    // The tests below.
-    tested.extend([
-        Oracle::Overlay,
-        Oracle::Stages,
-        Oracle::WayBack,
-        Oracle::Refused,
-        Oracle::Told,
-        Oracle::Fragments,
-    ]);
+    tested.extend(BELOW);
     assert_eq!(tested, Oracle::ALL.into_iter().collect(), "each oracle is here");
 }
 
