@@ -5,7 +5,7 @@
 //! They take and give numbers only, at most five, and never the packet.
 
 use vip_common::{
-    pipeline::{self, Claim, ClaimOutcome, SourceQuestion},
+    pipeline::{self, Advertised, Claim, ClaimOutcome, SourceQuestion},
     tables::{ClaimForm, Target, VniAddress, index},
     wire::Ipv4,
 };
@@ -58,6 +58,16 @@ fn claim(slot: u32, port: u32, vrid: u32, form: u32) -> Option<Claim> {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn report_use(slot: u32, port: u32) -> u32 {
     pipeline::report_use(&Maps, slot, port);
+    0
+}
+
+/// [`pipeline::advertised`]; `which`: VRID in the second byte, priority in the lowest. Returns 0.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn advertised(slot: u32, port: u32, address: u32, interval: u32, which: u32) -> u32 {
+    let address = Ipv4::from_raw(address);
+    let (vrid, priority) = ((which >> 8) as u8, which as u8);
+    pipeline::advertised(&Maps, &Advertised { slot, port, address, interval, vrid, priority });
     0
 }
 

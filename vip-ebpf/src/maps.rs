@@ -9,8 +9,8 @@ use aya_ebpf::{
 use vip_common::{
     DropReason,
     tables::{
-        Config, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter, MeterClass, Move,
-        NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, index::Node,
+        Advert, Config, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter, MeterClass,
+        Move, NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, index::Node,
     },
     wire::Ipv4,
 };
@@ -38,6 +38,8 @@ pub(crate) static VIPS: Array<u32> = Array::with_max_entries(1, 0);
 pub(crate) static VIPS_ASIDE: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static MOVES: Array<Move> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static ADVERTS: HashMap<GrantKey, Advert> = HashMap::with_max_entries(1, ON_DEMAND);
 #[map]
 pub(crate) static MEMBERS: Array<Members> = Array::with_max_entries(1, 0);
 /// Chunks of records, like VIPS.

@@ -4,10 +4,10 @@ use core::ptr::from_ref;
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use vip_common::{
-    pipeline::{Claim, ClaimOutcome, SourceQuestion, Tables},
+    pipeline::{Advertised, Claim, ClaimOutcome, SourceQuestion, Tables},
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, MeterClass, Move,
-        NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, Way,
+        Advert, Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members,
+        MeterClass, Move, NextHop, RouteEntry, SubnetEntry, Target, VniAddress, VniEntry, Way,
         index::{self, EIP_ROOT, Node},
     },
     wire::Ipv4,
@@ -77,6 +77,22 @@ impl Tables for Maps {
     #[inline(always)]
     fn vip(&self, slot: u32) -> Option<Vip> {
         Vip::find(slot)
+    }
+
+    #[inline(always)]
+    fn advert(&self, key: &GrantKey) -> Option<Advert> {
+        // SAFETY: as in `port_by_mac`.
+        unsafe { maps::ADVERTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_advert(&self, key: &GrantKey, advert: &Advert) {
+        let _no_room = maps::ADVERTS.insert(key, advert, 0);
+    }
+
+    #[inline(always)]
+    fn remove_advert(&self, key: &GrantKey) {
+        let _not_there = maps::ADVERTS.remove(key);
     }
 
     #[inline(always)]
@@ -151,6 +167,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn report_use(&self, slot: u32, port: u32) {
         apart::report_use(slot, port);
+    }
+
+    #[inline(always)]
+    fn advertised(&self, advertised: &Advertised) {
+        let &Advertised { slot, port, address, interval, vrid, priority } = advertised;
+        apart::advertised(slot, port, address.raw(), interval, u32::from(vrid) << 8 | u32::from(priority));
     }
 
     #[inline(always)]

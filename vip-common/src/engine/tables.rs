@@ -9,9 +9,9 @@ use std::{
 use crate::{
     pipeline::{Tables, VipCell},
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter, MeterClass,
-        Move, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry, Target, Traffic,
-        VipEntry, VniAddress, VniEntry, Way,
+        Advert, Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Meter,
+        MeterClass, Move, NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, RouteEntry, SubnetEntry,
+        Target, Traffic, VipEntry, VniAddress, VniEntry, Way,
     },
     wire::Ipv4,
 };
@@ -37,6 +37,8 @@ pub struct MemoryTables {
     pub grants: HashMap<GrantKey, Grant>,
     /// VIPS.
     pub vips: BTreeMap<u32, Slot>,
+    /// ADVERTS.
+    pub adverts: RefCell<HashMap<GrantKey, Advert>>,
     /// MEMBERS.
     pub members: BTreeMap<u32, Members>,
     /// SUBNETS: (VNI, first address, mask).
@@ -185,6 +187,18 @@ impl<'t> Tables for &'t MemoryTables {
 
     fn vip(&self, slot: u32) -> Option<&'t Slot> {
         self.vips.get(&slot)
+    }
+
+    fn advert(&self, key: &GrantKey) -> Option<Advert> {
+        self.adverts.borrow().get(key).copied()
+    }
+
+    fn put_advert(&self, key: &GrantKey, advert: &Advert) {
+        self.adverts.borrow_mut().insert(*key, *advert);
+    }
+
+    fn remove_advert(&self, key: &GrantKey) {
+        self.adverts.borrow_mut().remove(key);
     }
 
     fn members(&self, slot: u32) -> Option<&Members> {

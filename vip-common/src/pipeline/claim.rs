@@ -161,6 +161,12 @@ pub fn learn_unowned<T: Tables>(tables: &T, claim: &Claim) {
 /// Tells the agent, now and then, that a member that does not own a VIP uses it.
 #[inline(always)]
 pub fn report_use<T: Tables>(tables: &T, slot: u32, port: u32) {
+    report(tables, slot, port, EventKind::MemberUses);
+}
+
+/// Tells the agent what a member does that does not own a VIP, now and then.
+#[inline(always)]
+pub(super) fn report<T: Tables>(tables: &T, slot: u32, port: u32, kind: EventKind) {
     let Some(cell) = tables.vip(slot) else { return };
     let owner = cell.word();
     let now = tables.now();
@@ -175,7 +181,7 @@ pub fn report_use<T: Tables>(tables: &T, slot: u32, port: u32) {
     tables.notify(&Event {
         at: now,
         epoch: owner.epoch(),
-        kind: EventKind::MemberUses as u32,
+        kind: kind as u32,
         slot,
         port,
         previous: owner.port(),

@@ -1,6 +1,7 @@
 //! Frames that a guest sends.
 
 use super::{
+    advert::Advertised,
     arp,
     claim::present_owner,
     deliver::Receiver,
@@ -189,20 +190,36 @@ fn advertisement<P: Packet, T: Tables>(
         None
     }));
     match slot {
-        Some(slot) => Decision::members(slot, sender.index),
+        Some((slot, vrrp)) => {
+            remember(tables, slot, sender.index, ip.source, &vrrp);
+            Decision::members(slot, sender.index)
+        }
         None if refused => Decision::drop(DropReason::VrrpNotMember),
         None => Decision::NOT_OURS,
     }
 }
 
-/// The first VIP that an advertisement names and `accept` has a slot for. `base`: where the frame begins in the packet.
+/// Remembers who takes itself for the master.
+#[inline(always)]
+pub(super) fn remember<T: Tables>(tables: &T, slot: u32, port: u32, address: Ipv4, vrrp: &Vrrp) {
+    tables.advertised(&Advertised {
+        slot,
+        port,
+        address,
+        interval: vrrp.interval(),
+        vrid: vrrp.vrid(),
+        priority: vrrp.priority(),
+    });
+}
+
+/// The first VIP that an advertisement names and `accept` has a slot for, and what it says. `base`: where the frame begins in the packet.
 #[inline(always)]
 pub(super) fn advertised_vips<P: Packet>(
     packet: &mut P,
     base: usize,
     ip: &Ipv4Packet,
     mut accept: impl FnMut(Ipv4) -> Option<u32>,
-) -> Result<Option<u32>, DropReason> {
+) -> Result<Option<(u32, Vrrp)>, DropReason> {
     let payload = base + (ip.payload & 0x7e);
     if ip.later_fragment || ip.payload + Vrrp::LEN > ip.end {
         return Err(DropReason::FrameTruncated);
@@ -226,7 +243,7 @@ pub(super) fn advertised_vips<P: Packet>(
         let offset = payload + Vrrp::LEN + number * WireIpv4::LEN;
         let Some(address) = packet.header::<WireIpv4>(offset) else { break };
         if let Some(slot) = accept(address.get()) {
-            return Ok(Some(slot));
+            return Ok(Some((slot, vrrp)));
         }
     }
     Ok(None)

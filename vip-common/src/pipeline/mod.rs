@@ -13,6 +13,7 @@
 //!                                                                                        → for an EIP: into the uplink
 //! ```
 
+mod advert;
 mod arp;
 mod claim;
 mod deliver;
@@ -32,6 +33,7 @@ mod tunnel;
 mod verdict;
 
 pub use self::{
+    advert::{Advertised, advertised},
     claim::{Claim, ClaimOutcome, learn_unowned, present_owner, report_use, take_claim, take_pending},
     fragments::{Fragment, Fragments},
     network::neighbours_interface,

@@ -11,7 +11,7 @@ use super::{
     arp::{answer_at, has_impossible_sender},
     claim::present_owner,
     deliver::Receiver,
-    guest::advertised_vips,
+    guest::{advertised_vips, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
     tables::{Tables, VipCell as _},
@@ -226,7 +226,12 @@ fn advertisement<P: Packet, T: Tables>(
             _ => None,
         }
     }));
-    let Some(slot) = slot else { return Decision::drop(DropReason::VrrpNotMember) };
+    let Some((slot, vrrp)) = slot else { return Decision::drop(DropReason::VrrpNotMember) };
+    if let Some(AddressKind::Fixed(port)) = tunnel.look_up(tables, ip.source).and_then(Target::kind)
+        && tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own())
+    {
+        remember(tables, slot, port, ip.source, &vrrp);
+    }
     attempt!(packet.decapsulate().map_err(DropReason::from));
     Decision::members(slot, 0)
 }

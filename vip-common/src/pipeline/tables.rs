@@ -3,14 +3,15 @@
 use core::ops::Deref;
 
 use super::{
+    advert::{self, Advertised},
     claim::{self, Claim, ClaimOutcome},
     source::{self, SourceQuestion},
 };
 use crate::{
     tables::{
-        Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Move, NextHop,
-        OwnerWord, Pending, PortEntry, PortFlags, RouteEntry, SubnetEntry, Target, VipEntry, VniAddress,
-        VniEntry, Way,
+        Advert, Config, Direction, EipNetwork, Event, Grant, GrantKey, HostEntry, MacKey, Members, Move,
+        NextHop, OwnerWord, Pending, PortEntry, PortFlags, RouteEntry, SubnetEntry, Target, VipEntry,
+        VniAddress, VniEntry, Way,
     },
     wire::Ipv4,
 };
@@ -62,6 +63,12 @@ pub trait Tables {
     fn grant(&self, key: &GrantKey) -> Option<&Grant>;
     /// VIPS.
     fn vip(&self, slot: u32) -> Option<Self::Vip>;
+    /// ADVERTS.
+    fn advert(&self, key: &GrantKey) -> Option<Advert>;
+    /// Writes ADVERTS; without room, nothing is remembered.
+    fn put_advert(&self, key: &GrantKey, advert: &Advert);
+    /// Removes from ADVERTS.
+    fn remove_advert(&self, key: &GrantKey);
     /// MEMBERS.
     fn members(&self, slot: u32) -> Option<&Members>;
     /// SUBNETS, longest prefix.
@@ -80,7 +87,7 @@ pub trait Tables {
     fn network(&self, index: u16) -> Option<&EipNetwork>;
     /// Writes MOVES at an index of [`Move::index`].
     fn record_move(&self, index: u32, record: &Move);
-    /// [`take_pending`](super::take_pending). The verifier looks at this and the next four apart from who asks, and so once only, where
+    /// [`take_pending`](super::take_pending). The verifier looks at this and the next five apart from who asks, and so once only, where
     /// the programs' tables have them as functions of their own.
     fn take_pending(&self, slot: u32)
     where
@@ -108,6 +115,13 @@ pub trait Tables {
         Self: Sized,
     {
         claim::report_use(self, slot, port);
+    }
+    /// [`advertised`](super::advertised).
+    fn advertised(&self, advertised: &Advertised)
+    where
+        Self: Sized,
+    {
+        advert::advertised(self, advertised);
     }
     /// [`source_of`](super::source_of).
     fn source_of(&self, question: &SourceQuestion) -> u32

@@ -81,6 +81,8 @@ pub enum EventKind {
     MemberUses = 4,
     /// The owner answered the agent's question whether it still holds the VIP: slot, port, epoch.
     OwnerAnswered = 5,
+    /// A member that does not own the VIP advertises it by VRRP, lastingly: slot, port, previous (the owner), epoch.
+    Advertises = 6,
 }
 
 impl EventKind {
@@ -92,6 +94,7 @@ impl EventKind {
             3 => Some(Self::Refused),
             4 => Some(Self::MemberUses),
             5 => Some(Self::OwnerAnswered),
+            6 => Some(Self::Advertises),
             _ => None,
         }
     }
@@ -100,7 +103,7 @@ impl EventKind {
     #[inline(always)]
     pub const fn class(self) -> MeterClass {
         match self {
-            Self::Moved | Self::MemberUses | Self::OwnerAnswered => MeterClass::Ownership,
+            Self::Moved | Self::MemberUses | Self::OwnerAnswered | Self::Advertises => MeterClass::Ownership,
             Self::Damped | Self::Refused => MeterClass::Refusal,
         }
     }

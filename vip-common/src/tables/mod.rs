@@ -5,6 +5,7 @@
 //! are in host order, addresses in network order ([`Ipv4`](crate::wire::Ipv4)).
 
 mod address;
+mod advert;
 mod config;
 mod counter;
 mod event;
@@ -17,6 +18,7 @@ mod route;
 
 pub use self::{
     address::{AddressKind, SourceEip, Target, VniAddress},
+    advert::{ADVERT_INTERVALS, Advert},
     config::{Config, ConfigFlags, LAYOUT_VERSION},
     counter::{AsideTraffic, Count, Direction, Meter, MeterClass, Traffic, Way},
     event::{ClaimForm, Event, EventKind},
@@ -48,6 +50,8 @@ pub mod names {
     pub const VIPS_ASIDE: &str = "VIPS_ASIDE";
     /// Array: VIP slot × [`MOVES_PER_VIP`](super::MOVES_PER_VIP) + epoch modulo it → [`Move`](super::Move).
     pub const MOVES: &str = "MOVES";
+    /// Hash: [`GrantKey`](super::GrantKey) → [`Advert`](super::Advert).
+    pub const ADVERTS: &str = "ADVERTS";
     /// Array: VIP slot → [`Members`](super::Members).
     pub const MEMBERS: &str = "MEMBERS";
     /// Array of chunks of [records](super::record): port index → [`PortEntry`](super::PortEntry) and the traffic of its EIP.

@@ -36,6 +36,19 @@ impl Vrrp {
         (self.version_type_vrid.get() & 0xff) as u8
     }
 
+    /// Priority; 0: the sender ends being master.
+    #[inline(always)]
+    pub const fn priority(&self) -> u8 {
+        (self.priority_count.get() >> 8) as u8
+    }
+
+    /// Interval between advertisements in milliseconds: centiseconds in version 3 (RFC 9568 §5.2.7), seconds in version 2 (RFC 3768 §5.3.7).
+    #[inline(always)]
+    pub const fn interval(&self) -> u32 {
+        let field = self.interval.get() as u32;
+        if self.version_type_vrid.get() >> 12 == 2 { (field & 0xff) * 1000 } else { (field & 0xfff) * 10 }
+    }
+
     /// Number of addresses that follow.
     #[inline(always)]
     pub const fn address_count(&self) -> u8 {

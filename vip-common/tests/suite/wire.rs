@@ -282,6 +282,21 @@ fn setting_the_ttl_changes_the_ttl_alone() {
 }
 
 #[test]
+fn the_header_of_a_tunnel_has_no_length_yet_and_its_own_checksum() {
+    let (from, to) = (Ipv4::new([172, 31, 0, 1]), Ipv4::new([172, 31, 255, 254]));
+    let header = Ipv4Header::tunnel(from, to);
+    let bytes = zerocopy::IntoBytes::as_bytes(&header);
+    let read = etherparse::Ipv4Header::from_slice(bytes).expect("a header").0;
+    assert_eq!((read.dont_fragment, read.more_fragments, read.fragment_offset.value()), (true, false, 0));
+    assert_eq!((read.time_to_live, read.protocol.0, read.identification), (64, Protocol::UDP, 0));
+    assert_eq!((read.dscp.value(), read.ecn.value(), read.total_len), (0, 0, 0));
+    assert_eq!((read.source, read.destination), (from.octets(), to.octets()));
+    // Ones' complement arithmetic has two zeroes; the sum of a whole header is the negative one.
+    let sum = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+    assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+}
+
+#[test]
 fn headers_have_the_sizes_of_their_formats() {
     assert_eq!((Ethernet::LEN, Arp::LEN, Ipv4Header::LEN), (14, 28, 20));
     assert_eq!(Tcp::LEN, 20);

@@ -8,11 +8,14 @@ use std::{
 };
 
 use vip_common::{
-    tables::{ClaimForm, EipNetwork, Event, EventKind, MeterClass, OwnerWord, PortEntry, Target},
+    tables::{
+        Advert, ClaimForm, EipNetwork, Event, EventKind, GrantKey, MeterClass, OwnerWord, PortEntry, Target,
+    },
     wire::Mac,
 };
 
 use super::{
+    conflicts::Change,
     error::chain,
     history::Record,
     owners,
@@ -21,8 +24,8 @@ use super::{
     words::{PART, Unjudged},
 };
 use crate::{
-    kernel::Tables,
-    net::{LinkKind, NetError, PacketSocket, Route, announcement, request},
+    kernel::{KernelError, Tables},
+    net::{BootClock, LinkKind, NetError, PacketSocket, Route, announcement, request},
     plan::unjustified,
     state::Id,
 };
@@ -79,6 +82,12 @@ impl Agent {
                 Some(EventKind::Refused) => self.log_refusal(event, now),
                 Some(EventKind::MemberUses) => {
                     if self.take_use(event, now) {
+                        moved.insert(event.slot);
+                        unheard.insert(event.slot);
+                    }
+                }
+                Some(EventKind::Advertises) => {
+                    if self.judge_masters(event.slot) {
                         moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
@@ -150,12 +159,65 @@ impl Agent {
         // An answer may be among what was lost.
         self.notice_lost_events();
         let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
-        match owners::take_over(&self.tables, slot, word, member) {
+        match owners::take_over(&self.tables, slot, word, member, ClaimForm::SilentOwner) {
             Ok(moved) => moved,
             Err(error) => {
                 tracing::error!("the silent owner of {} stays: {}", self.vip_name(slot), chain(&error));
                 false
             }
+        }
+    }
+
+    /// Looks which members of a VIP take themselves for the master. Tells whether the VIP moved.
+    fn judge_masters(&mut self, slot: u32) -> bool {
+        let change = match self.masters(slot) {
+            Ok((adverts, now)) => self.conflicts.judge(slot, &adverts, now),
+            Err(error) => {
+                tracing::warn!("who advertises {} is not known: {}", self.vip_name(slot), chain(&error));
+                return false;
+            }
+        };
+        let Some(change) = change else { return false };
+        self.shared.conflicts().clone_from(self.conflicts.slots());
+        let vip = self.vip_name(slot);
+        let Change::Began { master } = change else {
+            tracing::info!(%vip, "the conflict about {vip} is over");
+            return false;
+        };
+        let port = self.port_name(master);
+        tracing::warn!(%vip, "conflict: several members advertise {vip} at once; {port} has the highest priority");
+        // That of another host is made the owner there.
+        if self.contents.port_here(master).is_none() {
+            return false;
+        }
+        let assigned = self.tables.vips.load(slot).and_then(|entry| {
+            let is_owner = entry.word.port() == master;
+            Ok(!is_owner && owners::take_over(&self.tables, slot, entry.word, master, ClaimForm::Vrrp)?)
+        });
+        assigned.unwrap_or_else(|error| {
+            tracing::error!("{port} does not become the owner of {vip}: {}", chain(&error));
+            false
+        })
+    }
+
+    /// What the members of a VIP advertise, by port index, and the time in nanoseconds since boot.
+    fn masters(&self, slot: u32) -> Result<(BTreeMap<u32, Advert>, u64), KernelError> {
+        let members = self.contents.near().members.get(&slot);
+        let mut adverts = BTreeMap::new();
+        for port in members.map(|members| members.ports).unwrap_or_default() {
+            if port != 0
+                && let Some(advert) = self.tables.adverts.get(&GrantKey { port, slot })?
+            {
+                adverts.insert(port, advert);
+            }
+        }
+        Ok((adverts, BootClock::now()?.boot_ns()))
+    }
+
+    /// Looks whether conflicts are over.
+    pub(super) fn look_at_conflicts(&mut self) {
+        for slot in self.conflicts.slots().clone() {
+            self.judge_masters(slot);
         }
     }
 

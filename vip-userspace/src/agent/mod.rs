@@ -9,6 +9,7 @@
 
 mod announce;
 mod attachments;
+mod conflicts;
 mod converge;
 mod eip_networks;
 mod error;

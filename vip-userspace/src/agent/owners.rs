@@ -43,20 +43,21 @@ pub(super) fn rehome(tables: &Tables, slot: u32, port: u32) -> Result<(), Kernel
     }
 }
 
-/// Makes a member the owner instead of one that is silent, unless the word has changed, or a claim waits that will decide.
+/// Makes a member the owner for a reason other than its claim, unless the word has changed, or a claim waits that will decide.
 /// Tells whether it did.
 pub(super) fn take_over(
     tables: &Tables,
     slot: u32,
     old: OwnerWord,
     member: u32,
+    form: ClaimForm,
 ) -> Result<bool, KernelError> {
     if tables.vips.load(slot)?.pending.port() != 0
         || !tables.vips.swap_word(slot, old, old.moved_to(member, 0, false))?
     {
         return Ok(false);
     }
-    record(tables, slot, old, member, ClaimForm::SilentOwner)?;
+    record(tables, slot, old, member, form)?;
     Ok(true)
 }
 

@@ -15,6 +15,7 @@ use vip_common::tables::{Config as HostEntry, Event, Target};
 use super::{
     AgentError,
     announce::Announcer,
+    conflicts::Conflicts,
     converge::Filled,
     eip_networks::EipNetworks,
     error::chain,
@@ -175,6 +176,7 @@ pub(super) struct Agent {
     /// EIPs in networks that the uplink is in, with their targets.
     pub(super) announceable: Vec<(Ipv4Addr, Target)>,
     pub(super) silent: SilentOwners,
+    pub(super) conflicts: Conflicts,
     pub(super) late: LateClaims,
     pub(super) quiet: Quiet<Refusal>,
     pub(super) lost: u64,
@@ -282,6 +284,7 @@ impl Agent {
         if self.look_at <= now {
             self.look_at = now + LOOK;
             self.look_at_owners().await;
+            self.look_at_conflicts();
             if self.notice_detached() {
                 self.converge().await;
             }

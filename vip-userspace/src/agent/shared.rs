@@ -1,7 +1,7 @@
 //! What the agent shows to others while it works.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -95,6 +95,8 @@ pub(super) struct Shared {
     dropped_before: Mutex<BTreeMap<u32, u64>>,
     history: Mutex<History>,
     peers: Mutex<Option<PeersFacts>>,
+    /// VIP slots with several masters.
+    conflicts: Mutex<BTreeSet<u32>>,
     published: RwLock<Arc<Published>>,
 }
 
@@ -119,6 +121,7 @@ impl Shared {
             dropped_before: Mutex::default(),
             history: Mutex::default(),
             peers: Mutex::default(),
+            conflicts: Mutex::default(),
             published: RwLock::new(Arc::new(published)),
         }
     }
@@ -139,6 +142,11 @@ impl Shared {
     /// How the other hosts are doing; `None`: they are not told, or not yet.
     pub(super) fn peers(&self) -> MutexGuard<'_, Option<PeersFacts>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// VIP slots with several masters.
+    pub(super) fn conflicts(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.conflicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -11,6 +11,7 @@ use vip_common::tables::{ConfigFlags, MeterClass, names};
 use super::{
     AgentError,
     announce::Announcer,
+    conflicts::Conflicts,
     eip_networks::EipNetworks,
     fdb,
     fitness::judge,
@@ -206,6 +207,7 @@ impl Agent {
             announcer: Announcer::default(),
             announceable: Vec::new(),
             silent: SilentOwners::default(),
+            conflicts: Conflicts::default(),
             late: LateClaims::default(),
             quiet: Quiet::default(),
             look_at: Instant::now(),

@@ -172,7 +172,10 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
         Step::RemoveInterface(ifindex) => tables.ifports.remove(&ifindex).map(drop),
         Step::Release { slot, port } => owners::release(tables, slot, port),
         Step::Rehome { slot, port } => owners::rehome(tables, slot, port),
-        Step::RemoveGrant(key) => tables.grants.remove(&key).map(drop),
+        Step::RemoveGrant(key) => {
+            tables.adverts.remove(&key)?;
+            tables.grants.remove(&key).map(drop)
+        }
         Step::ForgetPort { slot, port } => owners::forget(tables, slot, port),
         Step::ClearMembers(slot) => {
             tables.vips.clear(slot)?;

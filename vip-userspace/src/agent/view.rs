@@ -284,7 +284,11 @@ impl<'a> View<'a> {
             vpc: state.vpcs.id(state.vpc_of_vip(what)).to_owned(),
             subnet: state.subnets.id(what.subnet).to_owned(),
             address: what.address,
-            state: if owner.is_some() { VipState::Owned } else { VipState::Unowned },
+            state: match slot {
+                Some(slot) if self.shared.conflicts().contains(&slot) => VipState::Conflict,
+                _ if owner.is_some() => VipState::Owned,
+                _ => VipState::Unowned,
+            },
             epoch: owner.as_ref().map_or_else(|| self.word(vip).epoch(), |owner| owner.epoch),
             owner,
             bound: state

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Every table of the object that is pinned.
-pub(super) const TABLES: [&str; 24] = [
+pub(super) const TABLES: [&str; 25] = [
     names::CONFIG,
     names::NODES,
     names::SCATTERED,
@@ -26,6 +26,7 @@ pub(super) const TABLES: [&str; 24] = [
     names::VIPS,
     names::VIPS_ASIDE,
     names::MOVES,
+    names::ADVERTS,
     names::MEMBERS,
     names::PORTS,
     names::PORT_DEVS,
@@ -108,6 +109,7 @@ impl Capacity {
             (names::SCATTERED, eips + ports + vips + subnets),
             (names::MACS, ports),
             (names::GRANTS, vips.saturating_mul(GRANTS_EACH).saturating_add(ports).min(MOST_GRANTS)),
+            (names::ADVERTS, vips.saturating_mul(GRANTS_EACH).saturating_add(ports).min(MOST_GRANTS)),
             (names::VIPS, Vips::chunks(vips)),
             (names::VIPS_ASIDE, VipsAside::chunks(vips)),
             (names::MOVES, vips * MOVES_PER_VIP),

@@ -65,9 +65,9 @@ fn a_pipe_gets_a_table_without_colours() {
     let table = succeeds(&vipd.socket(), &["get", "vips"]);
     assert!(!table.contains('\u{1b}'), "{table}");
     let expected = "\
-VIP        VPC   ADDRESS        STATE    OWNER         SINCE                     LEARNED FROM  EPOCH  EIP
-nginx-vip  blue  192.168.7.246  owned    nginx-master  2025-06-01T12:00:09.000Z  garp_request  3      web-eip
-spare:vip  blue  192.168.7.245  unowned  -             -                         -             3      web-eip
+VIP        VPC   ADDRESS        STATE    OWNER         HOST  SINCE                     LEARNED FROM  EPOCH  EIP
+nginx-vip  blue  192.168.7.246  owned    nginx-master  hv1   2025-06-01T12:00:09.000Z  garp_request  3      web-eip
+spare:vip  blue  192.168.7.245  unowned  -             -     -                         -             3      web-eip
 ";
     assert_eq!(table, expected);
 }

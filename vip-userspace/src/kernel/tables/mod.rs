@@ -24,8 +24,8 @@ use aya::{
 };
 use vip_common::{
     tables::{
-        Config, EipNetwork, Grant, GrantKey, HostEntry, MacKey, Members, Meter, Move, NextHop, PortEntry,
-        RouteEntry, SubnetEntry, VniAddress, VniEntry, names,
+        Advert, Config, EipNetwork, Grant, GrantKey, HostEntry, MacKey, Members, Meter, Move, NextHop,
+        PortEntry, RouteEntry, SubnetEntry, VniAddress, VniEntry, names,
     },
     wire::Ipv4,
 };
@@ -72,6 +72,8 @@ pub struct Tables {
     pub vips: VipTable,
     /// VIP slot × moves per VIP + epoch modulo it → move.
     pub moves: ArrayTable<Move>,
+    /// Port and VIP slot → what the port advertises.
+    pub adverts: HashTable<GrantKey, Advert>,
     /// VIP slot → ports that may own it.
     pub members: ArrayTable<Members>,
     /// Port index → port, traffic of its EIP.
@@ -157,6 +159,7 @@ impl Tables {
             grants: HashTable::new(names::GRANTS, map(names::GRANTS)?)?,
             vips: VipTable::open(map(names::VIPS)?, map(names::VIPS_ASIDE)?, sizes.vips, sizes.cpus)?,
             moves: ArrayTable::new(names::MOVES, map(names::MOVES)?)?,
+            adverts: HashTable::new(names::ADVERTS, map(names::ADVERTS)?)?,
             members: ArrayTable::new(names::MEMBERS, map(names::MEMBERS)?)?,
             ports,
             port_devs: DeviceTable::new(names::PORT_DEVS, map(names::PORT_DEVS)?)?,
