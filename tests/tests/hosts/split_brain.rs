@@ -1,6 +1,6 @@
 //! Two members on two hosts that both want the VIP.
 
-use std::time::Instant;
+use std::{net::SocketAddrV4, time::Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -13,7 +13,8 @@ use vip_lab::{
 };
 
 use crate::stage::{
-    ELECTION, SOON, claim_at_once, ensure_all_at, epoch, finish_whole, owner_field, stream, wait_for_more,
+    ELECTION, OTHER_PORT, SOON, claim_at_once, ensure_all_at, epoch, finish_whole, owner_field, stream,
+    stream_to, wait_for_more,
 };
 
 /// More claims than the damping lets through at once.
@@ -26,7 +27,7 @@ fn the_last_claim_wins_on_every_host_and_nothing_alternates_afterwards() {
         ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
         let running = [
             stream(&cluster, cluster.guest("third")?.netns(), VIP, &["first", "second"])?,
-            stream(&cluster, cluster.client(), EIP, &["first", "second"])?,
+            stream_to(&cluster, cluster.client(), SocketAddrV4::new(EIP, OTHER_PORT), &["first", "second"])?,
         ];
         for name in ["first", "second"].iter().cycle().take(CLAIMS) {
             claim_at_once(cluster.guest(name)?)?;
@@ -75,16 +76,21 @@ fn of_two_masters_on_two_hosts_the_one_of_higher_priority_is_assigned_once() {
         let (first, second) = (cluster.guest("first")?, cluster.guest("second")?);
         deafen(first.netns())?;
         deafen(second.netns())?;
-        let config = |name: &str, state: State| KeepalivedConfig::cloudpods(name, state, vip);
-        let _master = Keepalived::start(first, &config("first", State::Master))?;
+        // A second set of claims, which keepalived sends after five seconds, would decide by itself.
+        let config = |name: &str, state: State| -> Result<String> {
+            let text = KeepalivedConfig::cloudpods(name, state, vip).render()?;
+            Ok(text.replacen("global_defs {", "global_defs {\n    vrrp_garp_master_delay 0", 1))
+        };
+        let _master = Keepalived::start_with(first, &config("first", State::Master)?)?;
         cluster.wait_for_owner(VIP_ID, "first", ELECTION)?;
-        let mut usurper = Keepalived::start(second, &config("second", State::Backup))?;
+        let mut usurper = Keepalived::start_with(second, &config("second", State::Backup)?)?;
         cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", ELECTION)?;
         // Both advertise: after three intervals that is a conflict, and the higher priority gets the VIP.
         let vip = cluster.wait_for_owner(VIP_ID, "first", ELECTION)?;
         ensure!(owner_field(&vip, "learned_from") == Some("vrrp"), "{vip}");
-        for vipd in cluster.vipds() {
-            let state = vipd.vip(VIP_ID)?.get("state").cloned();
+        // The hosts of the members hear both.
+        for host in [1, 2] {
+            let state = cluster.vipd(host)?.vip(VIP_ID)?.get("state").cloned();
             ensure!(state.as_ref().and_then(Value::as_str) == Some("conflict"), "the state is {state:?}");
         }
         let stream = stream(&cluster, cluster.client(), EIP, &["first", "second"])?;
