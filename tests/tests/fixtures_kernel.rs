@@ -73,8 +73,8 @@ fn both(fixture: &Fixture, kernel: &Shared) -> Result<(), Failed> {
 
 /// Runs all frames with their first buffer ending everywhere where a header, or what is read of it, does.
 fn all_in_buffers(fixtures: &[Fixture], kernel: &Shared) -> Result<(), Failed> {
-    /// Ethernet, IPv4, ports, checksums of UDP and TCP, options; one byte less; and nearly all.
-    const ENDS: [usize; 12] = [14, 15, 33, 34, 35, 41, 42, 51, 52, 54, 74, 94];
+    /// Ethernet, IPv4, ports, VXLAN, checksums of UDP and TCP, options, and what is inside VXLAN; one byte less; and nearly all.
+    const ENDS: [usize; 19] = [14, 15, 33, 34, 35, 41, 42, 49, 50, 51, 52, 54, 64, 74, 83, 84, 91, 94, 123];
     let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
     let kernel = kernel.as_mut().ok_or("the programs are not loaded")?;
     let (mut by_xdp, mut by_tc) = (0, 0);

@@ -17,6 +17,12 @@ pub fn all() -> Vec<Input> {
     seeds.extend(too_long_an_error(&seeds));
     let too_long: Vec<_> = seeds.iter().flat_map(too_long).collect();
     seeds.extend(too_long);
+    let among_hosts: Vec<_> = seeds
+        .iter()
+        .filter(|seed| seed.variation == Variation::default())
+        .flat_map(|seed| Variation::HOSTS.map(|variation| Input { variation, ..seed.clone() }))
+        .collect();
+    seeds.extend(among_hosts);
     seeds
 }
 

@@ -30,6 +30,8 @@ pub struct Step {
     pub fragments: Vec<Vec<u8>>,
     /// Interfaces that a copy went to.
     pub receivers: Vec<u32>,
+    /// Frames that left for members on other hosts.
+    pub tunnelled: Vec<Vec<u8>>,
     /// What claims change of the VIPs, before.
     pub owners: BTreeMap<u32, OwnerEntry>,
     /// What the tables have counted and kept.
@@ -82,7 +84,7 @@ impl Wire {
         packet.set_tagged(tagged);
         let outcome = engine::run(&self.tables, hook, packet);
         let (frame, fragments) = (frame.to_vec(), outcome.fragments());
-        let Outcome { verdict, frame: after, receivers, .. } = outcome;
+        let Outcome { verdict, frame: after, receivers, tunnelled, .. } = outcome;
         Step {
             hook,
             interface,
@@ -92,6 +94,7 @@ impl Wire {
             after,
             fragments,
             receivers,
+            tunnelled,
             owners,
             left: self.left(),
         }

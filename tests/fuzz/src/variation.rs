@@ -9,7 +9,8 @@ use vip_common::tables::{
 use vip_lab::fixtures::{
     World,
     world::{
-        BACKUP, BRIDGED, BYPASS, CLIENT, ELSEWHERE, FREE_VIP, MASTER, OUTLYING, REAL, VRRP_VIP, WEB_VIP,
+        BACKUP, BRIDGED, BYPASS, CLIENT, ELSEWHERE, FREE_VIP, GREEN_CLIENT, HV2, HV3, MASTER, OUTLYING,
+        PEERED, REAL, VRRP_VIP, WEB_VIP,
     },
 };
 
@@ -20,7 +21,7 @@ const NOW: u64 = 1_000_000_000_000;
 type Change = (&'static str, fn(&mut World));
 
 /// All differences, by bit. Files of the corpus and of the regressions name them by number: new ones come last.
-const CHANGES: [Change; 19] = [
+const CHANGES: [Change; 22] = [
     ("the backup owns the web VIP", |world| world.own(WEB_VIP, BACKUP)),
     ("nobody owns the web VIP", |world| world.disown(WEB_VIP)),
     ("the master owns the web VIP by VRID 66", |world| {
@@ -89,6 +90,22 @@ const CHANGES: [Change; 19] = [
             port.mtu = 576;
         }
     }),
+    ("the master is on another host, and a guest of the green VPC and the peer's on a third", |world| {
+        world.add_hosts();
+        world.place(MASTER, HV2);
+        world.place(GREEN_CLIENT, HV3);
+        world.place(PEERED, HV3);
+    }),
+    ("the backup and the real server are on a third host", |world| {
+        world.add_hosts();
+        world.place(BACKUP, HV3);
+        world.place(REAL, HV3);
+    }),
+    ("the client and the guest without check are on another host", |world| {
+        world.add_hosts();
+        world.place(CLIENT, HV2);
+        world.place(BYPASS, HV2);
+    }),
 ];
 
 fn set_flag(world: &mut World, flag: ConfigFlags, on: bool) {
@@ -113,6 +130,9 @@ impl Variation {
 
     /// The guests' interfaces take no more than every host does.
     pub const LEAST: Self = Self(1 << 18);
+
+    /// Each of the ways in which guests are on other hosts.
+    pub const HOSTS: [Self; 3] = [Self(1 << 19), Self(1 << 20), Self(1 << 21)];
 
     /// The set with these bits; those that mean nothing stay away.
     pub const fn of_bits(bits: u32) -> Self {

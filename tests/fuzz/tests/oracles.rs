@@ -102,6 +102,10 @@ fn flip(bytes: &mut [u8], at: usize) {
     *bytes.get_mut(at).expect("a byte of the frame") ^= 1;
 }
 
+/// Those that the tests below are of.
+const BELOW: [Oracle; 6] =
+    [Oracle::Overlay, Oracle::Stages, Oracle::WayBack, Oracle::Refused, Oracle::Told, Oracle::Fragments];
+
 #[test]
 fn each_oracle_of_one_step_tells_what_it_is_for() {
     let tells = [
@@ -200,9 +204,73 @@ fn each_oracle_of_one_step_tells_what_it_is_for() {
         assert_eq!(*told, Some(*oracle), "number {number}");
     }
     let mut tested: BTreeSet<_> = tells.iter().map(|(oracle, _)| *oracle).collect();
-    // The tests below.
-    tested.extend([Oracle::Stages, Oracle::WayBack, Oracle::Refused, Oracle::Told, Oracle::Fragments]);
+    tested.extend(BELOW);
     assert_eq!(tested, Oracle::ALL.into_iter().collect(), "each oracle is here");
+}
+
+/// What a guest, or somebody outside, sends to a guest of another host; what comes from there; and an advertisement to both.
+fn among_hosts(target: Target, wanted: impl Fn(&Step) -> bool) -> (Wire, Step) {
+    let [first, ..] = Variation::HOSTS;
+    first_in(first, target, |step| concerns(&Wire::new(first), step) && wanted(step))
+}
+
+fn concerns(wire: &Wire, step: &Step) -> bool {
+    oracle::overlay::concerns(vip_fuzz::facts::Facts(wire.tables()), step)
+}
+
+#[test]
+fn what_travels_between_hosts_and_should_not_is_told() {
+    let leaves =
+        |step: &Step| matches!(step.verdict, Verdict::Uplink { .. }) && step.frame.len() < step.after.len();
+    let arrives = |step: &Step| matches!(step.verdict, Verdict::Deliver { .. });
+    for target in Target::ALL {
+        // MACs, TTL, sum, VTEPs, source port, length, checksum, the VNI, and the receiver's MAC.
+        for at in [5, 11, 22, 25, 33, 39, 41, 48, 55] {
+            let of = spoiled(among_hosts(target, leaves), |step| flip(&mut step.after, at));
+            assert_eq!(of, Some(Oracle::Overlay), "byte {at}, {target:?}");
+        }
+        let of = spoiled(among_hosts(target, leaves), |step| {
+            assert!(put(&mut step.after, 34, &[0x40]), "marked as sent on");
+        });
+        assert_eq!(of, Some(Oracle::Overlay), "{target:?}");
+        let of = spoiled(among_hosts(target, leaves), |step| flip(&mut step.after, 50 + 14 + 3));
+        assert!(of.is_some(), "what is inside has changed, {target:?}");
+    }
+    let of = spoiled(among_hosts(Target::Uplink, arrives), |step| flip(&mut step.after, 5));
+    assert_eq!(of, Some(Oracle::Overlay), "another MAC");
+    let of = spoiled(among_hosts(Target::Uplink, arrives), |step| flip(&mut step.after, 40));
+    assert_eq!(of, Some(Oracle::Fields), "another byte");
+    let of = spoiled(among_hosts(Target::Uplink, arrives), |step| {
+        let Verdict::Deliver { port, .. } = step.verdict else { panic!("{:?}", step.verdict) };
+        let other = if port == 13 { 10 } else { 13 };
+        step.verdict = Verdict::Deliver { port: other, ifindex: 100 + other };
+    });
+    assert_eq!(of, Some(Oracle::Overlay), "another guest");
+    let of = spoiled(among_hosts(Target::Uplink, arrives), |step| {
+        assert!(put(&mut step.frame, 26, &[8, 8, 4, 4]), "an address that is no host's");
+    });
+    assert_eq!(of, Some(Oracle::Overlay), "from nobody");
+    let of = spoiled(
+        among_hosts(Target::Uplink, |step| step.verdict == Verdict::Drop(DropReason::VtepUnknown.index())),
+        |step| step.verdict = Verdict::NotOurs,
+    );
+    assert_eq!(of, Some(Oracle::Overlay), "it is left to the host");
+    let advertised = |step: &Step| !step.tunnelled.is_empty();
+    let of = spoiled(among_hosts(Target::Port, advertised), |step| step.tunnelled.clear());
+    assert_eq!(of, Some(Oracle::Untouched), "no other host hears it, and it is changed all the same");
+    let of = spoiled(among_hosts(Target::Port, advertised), |step| {
+        let again = step.tunnelled.clone();
+        step.tunnelled.extend(again);
+    });
+    assert_eq!(of, Some(Oracle::Overlay), "a host hears it twice");
+    // A guest's packet to a VTEP.
+    let [first, ..] = Variation::HOSTS;
+    let passed = |step: &Step| step.verdict == Verdict::NotOurs && carries(step, TCP);
+    let of = spoiled(first_in(first, Target::Port, passed), |step| {
+        let fits = put(&mut step.frame, 30, &[172, 31, 0, 12]) && put(&mut step.after, 30, &[172, 31, 0, 12]);
+        assert!(fits, "an address");
+    });
+    assert_eq!(of, Some(Oracle::Overlay), "to a VTEP");
 }
 
 #[test]

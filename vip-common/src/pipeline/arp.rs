@@ -121,6 +121,8 @@ fn decide_parsed<P: Packet, T: Tables>(
         Some(Some(AddressKind::Fixed(_))) => Decision::drop(DropReason::ArpFixedAddress),
         Some(None) => Decision::drop(DropReason::TableInconsistent),
         None if !sender.has_bypass() => Decision::drop(DropReason::ArpForeignSender),
+        // Unlisted neighbours on the underlay would believe it.
+        None if tables.vtep(speaker).is_some() => Decision::drop(DropReason::VtepAddress),
         None if target == speaker => Decision::NOT_OURS,
         None => match operation {
             ArpOperation::Request => question(packet, tables, sender, arp),

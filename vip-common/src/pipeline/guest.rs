@@ -89,7 +89,7 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     }
 }
 
-/// A packet that is for the host's own bridge or stack: not to a VTEP, though.
+/// A packet that is for the host's own bridge or stack: not to a VTEP, though, nor from one.
 #[inline(never)]
 fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
@@ -97,7 +97,9 @@ fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
         return Decision::NOT_OURS;
     }
     match packet.header::<Frame>(0) {
-        Some(frame) if tables.vtep(frame.ip.destination.get()).is_some() => {
+        Some(&mut Frame { ip, .. })
+            if tables.vtep(ip.destination.get()).is_some() || tables.vtep(ip.source.get()).is_some() =>
+        {
             Decision::drop(DropReason::VtepAddress)
         }
         _ => Decision::NOT_OURS,

@@ -14,7 +14,7 @@ use super::{
     guest::{advertised_vips, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
-    tables::{Tables, VipCell as _},
+    tables::Tables,
     tunnel::{is_in_reach, send_back, send_on, was_sent_on},
     verdict::{Decision, Stage, attempt},
 };
@@ -222,7 +222,8 @@ fn advertisement<P: Packet, T: Tables>(
     }
     let slot = attempt!(advertised_vips(packet, INNER, ip, |address| {
         match tunnel.look_up(tables, address).and_then(Target::as_vip) {
-            Some(slot) if tables.vip(slot).is_some_and(|vip| vip.entry().vni == tunnel.vni) => Some(slot),
+            // Of the members themselves: a slot may have been another tenant's a moment ago.
+            Some(slot) if tables.members(slot).is_some_and(|members| members.vni == tunnel.vni) => Some(slot),
             _ => None,
         }
     }));
@@ -263,6 +264,7 @@ fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethern
             question(packet, tables, tunnel, &arp)
         }
         ArpOperation::Request => question(packet, tables, tunnel, &arp),
+        ArpOperation::Reply if speaker.is_unspecified() => Decision::drop(DropReason::ArpMalformed),
         ArpOperation::Reply => {
             let port = tables.port_by_mac(&MacKey::new(tunnel.vni, ethernet.destination));
             let index = attempt!(port.ok_or(DropReason::NoSuchAddress));

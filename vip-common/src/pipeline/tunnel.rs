@@ -45,11 +45,12 @@ pub struct TunnelHeaders {
 }
 
 impl TunnelHeaders {
-    /// Those of the frame's flow to the host with this index in HOSTS; `None`: there is no way to it at the moment.
+    /// Those of the frame's flow to the host with this index in HOSTS, for what nobody finds a MAC for any more; `None`: there is no way
+    /// to it at the moment, or its MAC is not known.
     #[inline(always)]
     pub fn of<P: Packet, T: Tables>(packet: &mut P, tables: &T, host: u32, vni: u32) -> Option<Self> {
         let source_port = FRESH | flow(packet);
-        tables.host(host).and_then(|host| Self::to(host, source_port, vni))
+        with_mac(tables, host).and_then(|host| Self::to(host, source_port, vni))
     }
 
     #[inline(always)]
@@ -105,7 +106,7 @@ pub fn for_each_host<P: Packet, T: Tables>(
         if host == 0 {
             break;
         }
-        let entry = tables.host(u32::from(host)).filter(|entry| !entry.ethernet.destination.is_zero());
+        let entry = with_mac(tables, u32::from(host));
         if let Some(headers) = entry.and_then(|entry| TunnelHeaders::to(entry, source_port, members.vni)) {
             *packet.header(0).ok_or(EditFailed)? = headers.outer(length);
             send(packet, config.uplink);
@@ -114,6 +115,12 @@ pub fn for_each_host<P: Packet, T: Tables>(
         }
     }
     Ok(())
+}
+
+/// A host whose MAC, or that of the next hop to it, is known, however old.
+#[inline(always)]
+fn with_mac<T: Tables>(tables: &T, host: u32) -> Option<&HostEntry> {
+    tables.host(host).filter(|host| !host.ethernet.destination.is_zero())
 }
 
 /// What of a frame's flow a source port tells: the same for all packets of a flow, and all fragments of a packet.
@@ -146,10 +153,12 @@ pub(super) fn send<P: Packet, T: Tables>(
 ) -> Decision {
     let (host, vni) = decision.tunnelled();
     let length = packet.length();
-    let Some(headers) = TunnelHeaders::of(packet, tables, host, vni) else {
+    let source_port = FRESH | flow(packet);
+    let is_ipv4 = packet.header::<Ethernet>(0).is_some_and(|ethernet| ethernet.ether_type == EtherType::IPV4);
+    let entry = if is_ipv4 { tables.host(host) } else { with_mac(tables, host) };
+    let Some(headers) = entry.and_then(|entry| TunnelHeaders::to(entry, source_port, vni)) else {
         return Decision::drop(DropReason::NoWayToHost);
     };
-    let is_ipv4 = packet.header::<Ethernet>(0).is_some_and(|ethernet| ethernet.ether_type == EtherType::IPV4);
     if packet.encapsulate(&headers.outer(length)).is_err() {
         return Decision::drop(DropReason::EditFailed);
     }

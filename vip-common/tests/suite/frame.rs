@@ -294,6 +294,7 @@ pub(crate) fn any_address() -> BoxedStrategy<Ipv4> {
     pool.extend((1..=world::PORTS).flat_map(|index| [port_address(index), world::port_eip(index)]));
     pool.extend((0..world::SLOTS).flat_map(|slot| [vip_address(slot), world::vip_eip(slot)]));
     pool.extend((0..SUBNETS).map(world::gateway));
+    pool.extend((1..=world::HOSTS).map(world::vtep));
     select(pool).boxed()
 }
 
@@ -426,7 +427,7 @@ pub(crate) fn guest_arp(port: u32) -> BoxedStrategy<ArpFrame> {
         .boxed()
 }
 
-fn bent(bytes: impl Strategy<Value = Vec<u8>> + 'static) -> BoxedStrategy<Vec<u8>> {
+pub(crate) fn bent(bytes: impl Strategy<Value = Vec<u8>> + 'static) -> BoxedStrategy<Vec<u8>> {
     let flips =
         prop_oneof![3 => Just(Vec::new()), 1 => vec((any::<prop::sample::Index>(), 1..=255_u8), 1..4)];
     let cut = option::weighted(0.15, any::<prop::sample::Index>());

@@ -13,6 +13,7 @@ mod hairpin;
 mod isolation;
 mod never_panics;
 mod outcomes;
+mod overlay;
 mod packing;
 mod round_trip;
 mod rules;

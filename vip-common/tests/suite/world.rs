@@ -5,16 +5,18 @@
 
 use std::ops::Range;
 
+use etherparse::{IpNumber, Ipv4Header};
 use proptest::{array::uniform3, collection::vec, option, prelude::*, sample::select};
 use vip_common::{
     engine::{MemoryTables, Slot},
     tables::{
-        AddressKind, ClaimForm, Config, ConfigFlags, EipNetwork, Grant, GrantKey, MacKey, Members, NextHop,
-        OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SourceEip,
-        SubnetEntry, Target, VipEntry, VniAddress, VridSet,
+        AddressKind, ClaimForm, Config, ConfigFlags, EipNetwork, Grant, GrantKey, HostEntry, MacKey, Members,
+        NextHop, OwnerEntry, OwnerWord, Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind,
+        SourceEip, SubnetEntry, Target, VipEntry, VniAddress, VniEntry, VridSet,
     },
     wire::{Ipv4, Mac},
 };
+use zerocopy::FromBytes as _;
 
 /// Number of subnets.
 pub(crate) const SUBNETS: u32 = 5;
@@ -101,6 +103,112 @@ pub(crate) const fn ifindex(index: u32) -> u32 {
     100 + index
 }
 
+/// Number of hosts in worlds of several; their numbers, and their indexes in HOSTS, start with 1.
+pub(crate) const HOSTS: u32 = 3;
+
+/// MAC of a host's uplink.
+pub(crate) const fn host_mac(host: u32) -> Mac {
+    Mac::new([2, 0xff, 0, 0, 0, low(host)])
+}
+
+/// Address of a host on the underlay.
+pub(crate) const fn vtep(host: u32) -> Ipv4 {
+    Ipv4::new([198, 51, 100, low(20 + host)])
+}
+
+/// The host with this VTEP.
+pub(crate) fn host_of(address: Ipv4) -> Option<u32> {
+    (1..=HOSTS).find(|host| vtep(*host) == address)
+}
+
+/// VNIs of all VPCs.
+pub(crate) const VNIS: [u32; 3] = [4001, 4002, 4003];
+
+/// Several hosts with one state, seen from one of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlay {
+    /// The host whose tables they are.
+    pub(crate) here: u32,
+    /// The host of each port.
+    pub(crate) places: Vec<u32>,
+    /// Longest IP packet of a guest between hosts; 0: nobody knows.
+    pub(crate) mtu: u16,
+    /// Hosts whose MAC nobody knows.
+    pub(crate) strangers: Vec<u32>,
+    /// Hosts that no route leads to.
+    pub(crate) lost: Vec<u32>,
+    /// Whether MACs of next hops are believed.
+    pub(crate) believed: bool,
+    /// Whether nobody is learned.
+    pub(crate) learning_waits: bool,
+}
+
+impl Default for Overlay {
+    /// All ports are here, on the first host, which reaches both others.
+    fn default() -> Self {
+        Self {
+            here: 1,
+            places: vec![1; PORTS as usize],
+            mtu: 0,
+            strangers: Vec::new(),
+            lost: Vec::new(),
+            believed: true,
+            learning_waits: false,
+        }
+    }
+}
+
+impl Overlay {
+    pub(crate) fn place(&self, port: u32) -> u32 {
+        self.places[port as usize - 1]
+    }
+
+    /// The entry of HOSTS for another host: headers by etherparse.
+    fn entry(&self, host: u32) -> HostEntry {
+        let mut header = Ipv4Header {
+            dont_fragment: true,
+            time_to_live: 64,
+            protocol: IpNumber::UDP,
+            source: vtep(self.here).octets(),
+            destination: vtep(host).octets(),
+            ..Ipv4Header::default()
+        };
+        header.total_len = 0;
+        header.header_checksum = header.calc_header_checksum();
+        let is_lost = self.lost.contains(&host);
+        let mac = if is_lost || self.strangers.contains(&host) { Mac::ZERO } else { host_mac(host) };
+        let ethernet = [&mac.octets()[..], &host_mac(self.here).octets(), &[8, 0]].concat();
+        HostEntry {
+            ethernet: vip_common::wire::Ethernet::read_from_bytes(&ethernet).expect("14 bytes"),
+            ip: vip_common::wire::Ipv4Header::read_from_bytes(&header.to_bytes()).expect("20 bytes"),
+            mtu: self.mtu,
+            next_hop: if is_lost { Ipv4::UNSPECIFIED } else { vtep(host) },
+            zero: 0,
+        }
+    }
+
+    fn fill(&self, tables: &mut MemoryTables) {
+        for host in 1..=HOSTS {
+            tables.vteps.insert(vtep(host), host);
+            if host != self.here {
+                tables.hosts.insert(host, self.entry(host));
+            }
+        }
+        for vni in VNIS {
+            tables.vnis.insert(vni, VniEntry { root: 0 });
+        }
+        let now = tables.now.get();
+        if let Some(config) = &mut tables.config {
+            config.vtep = vtep(self.here);
+            config.uplink_mac = host_mac(self.here);
+            config.neighbours_until = if self.believed { u64::MAX } else { now };
+            if self.learning_waits {
+                config.flags = config.flags.with(ConfigFlags::LEARNING_WAITS);
+            }
+        }
+    }
+}
+
 /// What an operator and the hypervisor can choose of a port.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent choices, each of them yes or no")]
@@ -168,6 +276,8 @@ pub(crate) struct World {
     pub(crate) default_route: bool,
     /// Nanoseconds since boot.
     pub(crate) now: u64,
+    /// Other hosts; `None`: there are none.
+    pub(crate) overlay: Option<Overlay>,
 }
 
 impl Default for World {
@@ -184,6 +294,7 @@ impl Default for World {
             tcp_by_tc: false,
             default_route: true,
             now: 1000 * SECOND,
+            overlay: None,
         }
     }
 }
@@ -208,6 +319,18 @@ impl World {
 
     pub(crate) fn is_external(&self, subnet: u32) -> bool {
         self.external[subnet as usize]
+    }
+
+    /// Host of a port.
+    pub(crate) fn place(&self, port: u32) -> u32 {
+        self.overlay.as_ref().map_or(1, |overlay| overlay.place(port))
+    }
+
+    /// The other host that a port is on.
+    fn elsewhere(&self, port: u32) -> Option<(u32, &Overlay)> {
+        let overlay = self.overlay.as_ref()?;
+        let place = overlay.place(port);
+        (place != overlay.here).then_some((place, overlay))
     }
 
     /// VNIs that reach each other.
@@ -263,6 +386,9 @@ impl World {
         let mut tables = MemoryTables::default();
         tables.now.set(self.now);
         self.fill_host(&mut tables);
+        if let Some(overlay) = &self.overlay {
+            overlay.fill(&mut tables);
+        }
         for subnet in 0..SUBNETS {
             self.fill_subnet(&mut tables, subnet);
         }
@@ -365,9 +491,20 @@ impl World {
             mtu: 0,
             vrids,
         };
+        let entry = match self.elsewhere(index) {
+            Some((host, overlay)) => PortEntry {
+                ifindex: host,
+                flags: flags.with(PortFlags::REMOTE),
+                mtu: u32::from(overlay.mtu),
+                ..entry
+            },
+            None => entry,
+        };
         tables.ports.insert(index, entry);
         tables.macs.insert(MacKey::new(vni, entry.mac), index);
-        tables.interfaces.insert(ifindex(index), index);
+        if !entry.flags.has(PortFlags::REMOTE) {
+            tables.interfaces.insert(ifindex(index), index);
+        }
         if spec.eip {
             tables.eips.insert(port_eip(index), Target::port(index));
         }
@@ -420,6 +557,13 @@ impl World {
         for (place, member) in listed_members.ports.iter_mut().zip(members.iter().copied()) {
             *place = member;
         }
+        let mut hosts: Vec<u32> =
+            members.iter().filter_map(|member| Some(self.elsewhere(*member)?.0)).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        for (place, host) in listed_members.hosts.iter_mut().zip(hosts) {
+            *place = u16::try_from(host).expect("a few hosts");
+        }
         tables.members.insert(slot, listed_members);
     }
 }
@@ -470,7 +614,31 @@ pub(crate) fn any_world() -> BoxedStrategy<World> {
     )
         .prop_map(|(peered, external, ports, vips, (switches, default_route, now))| {
             let (announces, returns, tcp_by_tc) = switches;
-            World { peered, external, ports, vips, announces, returns, tcp_by_tc, default_route, now }
+            World {
+                peered,
+                external,
+                ports,
+                vips,
+                announces,
+                returns,
+                tcp_by_tc,
+                default_route,
+                now,
+                overlay: None,
+            }
+        })
+        .boxed()
+}
+
+/// Arbitrary consistent tables of one of several hosts. Claims do not wait: they do so on one host only.
+pub(crate) fn any_overlay_world() -> BoxedStrategy<World> {
+    (any_world(), vec(1..=HOSTS, PORTS as usize), any::<bool>())
+        .prop_map(|(mut world, places, believed)| {
+            for vip in world.vips.iter_mut().flatten() {
+                vip.waiting = None;
+            }
+            world.overlay = Some(Overlay { places, believed, ..Overlay::default() });
+            world
         })
         .boxed()
 }

@@ -168,6 +168,7 @@ pub(super) fn check_members(facts: Facts<'_>, step: &Step, slot: u32, sender: u3
         .iter()
         .filter(|(member, _)| **member != sender && members.ports.contains(member))
         .filter(|(_, member)| member.vni == port.vni && member.ifindex != 0)
+        .filter(|(_, member)| !member.flags.has(PortFlags::REMOTE))
         .map(|(_, member)| member.ifindex)
         .collect();
     let mut receivers = step.receivers.clone();

@@ -5,6 +5,7 @@ mod edit;
 mod fitting;
 mod leaving;
 mod outcome;
+pub mod overlay;
 mod ownership;
 mod returned;
 mod rights;
@@ -59,13 +60,15 @@ pub enum Oracle {
     Checksums,
     /// Both stages of the uplink do the same.
     Stages,
+    /// What travels between hosts is for a guest there, or of one, in its VPC; and guests never reach a VTEP.
+    Overlay,
     /// An answer reaches who is answered, with the addresses that it knows.
     WayBack,
 }
 
 impl Oracle {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Outcome,
         Self::Untouched,
         Self::Counted,
@@ -83,6 +86,7 @@ impl Oracle {
         Self::Ttl,
         Self::Checksums,
         Self::Stages,
+        Self::Overlay,
         Self::WayBack,
     ];
 }
@@ -117,7 +121,13 @@ fn hold(oracle: Oracle, holds: bool, what: impl FnOnce() -> String) -> Judgement
 /// The first oracle that does not hold.
 pub fn judge(tables: &MemoryTables, step: &Step) -> Result<(), Violation> {
     let facts = Facts(tables);
-    outcome::check(facts, step)
+    if overlay::concerns(facts, step) {
+        return ownership::check(facts, step)
+            .and_then(|()| overlay::check(facts, step))
+            .map_err(|(oracle, what)| violation(oracle, &what, step));
+    }
+    overlay::check_guest(facts, step)
+        .and_then(|()| outcome::check(facts, step))
         .and_then(|()| traffic::check(facts, step))
         .and_then(|()| ownership::check(facts, step))
         .and_then(|()| rights::check(facts, step))

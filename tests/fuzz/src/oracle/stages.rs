@@ -2,8 +2,8 @@
 
 use vip_common::{
     DropReason,
-    engine::MemoryTables,
-    pipeline::Verdict,
+    engine::{Hook, MemoryTables},
+    pipeline::{Stage, Verdict},
     tables::{ConfigFlags, PortEntry, PortFlags},
 };
 
@@ -28,8 +28,13 @@ pub fn check(
 ) -> Result<(), Violation> {
     let last = second.unwrap_or(first);
     let told = |what: String| violation(Oracle::Stages, &what, last);
-    let same =
-        (alone.verdict, &alone.after, &alone.fragments) == (last.verdict, &last.after, &last.fragments);
+    let verdict = match (alone.verdict, last.hook, last.verdict) {
+        // XDP sends to other hosts by returning the frame.
+        (Verdict::Uplink { mtu: 0, .. }, Hook::Uplink(Stage::Xdp), Verdict::Return) => alone.verdict,
+        (_, _, verdict) => verdict,
+    };
+    let same = (alone.verdict, &alone.after, &alone.fragments, &alone.receivers)
+        == (verdict, &last.after, &last.fragments, &last.receivers);
     hold(Oracle::Stages, same, || {
         format!("TC alone: {:?}, {}", alone.verdict, crate::frame::hex(&alone.after))
     })
@@ -63,7 +68,8 @@ fn has_cause(tables: &MemoryTables, alone: &Step) -> bool {
     let takes_none = |port: &PortEntry| !port.flags.has(PortFlags::TAKES_XDP);
     let out_of_reach = match alone.verdict {
         Verdict::Deliver { port, .. } => facts.port(port).is_some_and(takes_none),
-        Verdict::Return => !config.flags.has(ConfigFlags::UPLINK_RETURNS),
+        // To another host; a MAC that the kernel has to find it finds in TC only.
+        Verdict::Uplink { .. } | Verdict::Return => !config.flags.has(ConfigFlags::UPLINK_RETURNS),
         // It cannot send into the uplink, only back out of it; and what cannot reach its receiver is not measured.
         Verdict::Tell { reason, ifindex } => {
             let receiver = Ipv4::of(&alone.frame)
@@ -75,7 +81,10 @@ fn has_cause(tables: &MemoryTables, alone: &Step) -> bool {
                     && receiver.is_some_and(|(_, port)| takes_none(port)))
         }
         // It cannot make several frames of one; and what is wrong with a quote is told by who delivers.
-        Verdict::DeliverFragments { .. } | Verdict::Drop(_) => true,
+        Verdict::DeliverFragments { .. }
+        | Verdict::Drop(_)
+        | Verdict::Members { .. }
+        | Verdict::Resolve { .. } => true,
         _ => false,
     };
     tcp_by_tc || out_of_reach

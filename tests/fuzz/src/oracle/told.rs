@@ -8,7 +8,7 @@ use vip_common::{
     pipeline::{Stage, Verdict},
 };
 
-use super::{Judgement, Oracle, Violation, fitting, hold, violation};
+use super::{Judgement, Oracle, Violation, fitting, hold, overlay, violation};
 use crate::{
     Step,
     facts::Facts,
@@ -127,6 +127,10 @@ fn error(facts: Facts<'_>, step: &Step, ip: &Ipv4, mtu: Option<u32>) -> Judgemen
 /// It did not.
 pub fn reaches_sender(tables: &MemoryTables, sent: &Step, error: &Step) -> Result<(), Violation> {
     let facts = Facts(tables);
+    if overlay::concerns(facts, error) {
+        // It goes on to another host, of which that oracle knows more.
+        return Ok(());
+    }
     let judged = || {
         let (Some(first), Some(came)) = (Ipv4::of(&sent.frame), Ipv4::of(&error.frame)) else {
             return false;

@@ -1,0 +1,363 @@
+//! What travels between hosts (RFC 7348): who may get it, and what of the underlay guests never see.
+
+use std::net::Ipv4Addr;
+
+use vip_common::{
+    DropReason,
+    engine::Hook,
+    pipeline::Verdict,
+    tables::{PortEntry, PortFlags},
+    wire,
+};
+use vip_lab::{Mac, fixtures::world::constant_mac};
+
+use super::{Judgement, Oracle, delivery, hold, rights, traffic};
+use crate::{
+    Step,
+    facts::{self, Facts, Holder},
+    frame::{Arp, ETHERNET, IPV4, Ipv4, TYPE_ARP, UDP, byte, mac, put, word},
+};
+
+const OVERLAY: Oracle = Oracle::Overlay;
+
+/// Bytes before the frame inside.
+const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
+/// UDP port of VXLAN.
+const PORT: u16 = 4789;
+
+/// A frame in VXLAN.
+struct Vxlan<'f> {
+    ip: Ipv4,
+    source_port: u16,
+    vni: u32,
+    inner: &'f [u8],
+    /// The same with what is behind the outer packet, which guests take for padding.
+    padded: &'f [u8],
+}
+
+impl<'f> Vxlan<'f> {
+    /// `None` for anything but UDP to that port, behind a plain IPv4 header, with a VNI that says that it is valid.
+    fn of(frame: &'f [u8]) -> Option<Self> {
+        let ip = Ipv4::of(frame)?;
+        let is_plain = ip.payload == ETHERNET + IPV4 && ip.protocol == UDP && ip.fragment == 0 && !ip.more;
+        let is_vxlan = is_plain && word(frame, 36) == Some(PORT) && byte(frame, 42)? & 8 != 0;
+        let inner = frame.get(OUTER..ip.end).filter(|_| is_vxlan)?;
+        let [a, b, c] = *frame.get(46..)?.first_chunk()?;
+        Some(Self {
+            ip,
+            source_port: word(frame, 34)?,
+            vni: u32::from_be_bytes([0, a, b, c]),
+            inner,
+            padded: frame.get(OUTER..)?,
+        })
+    }
+
+    /// Whether a previous owner's host has sent it on.
+    fn was_sent_on(&self) -> bool {
+        (16_384..32_768).contains(&self.source_port)
+    }
+}
+
+/// This host's VTEP, if it has one.
+fn vtep(facts: Facts<'_>) -> Option<Ipv4Addr> {
+    facts.0.config.as_ref().map(|config| config.vtep.into()).filter(|vtep: &Ipv4Addr| !vtep.is_unspecified())
+}
+
+/// Whether an address is a host's.
+fn is_vtep(facts: Facts<'_>, address: Ipv4Addr) -> bool {
+    facts.0.vteps.contains_key(&wire::Ipv4::from(address))
+}
+
+/// A frame of a VPC that reached the uplink for this host.
+fn arrived<'s>(facts: Facts<'_>, step: &'s Step) -> Option<Vxlan<'s>> {
+    let Hook::Uplink(_) = step.hook else { return None };
+    let ours = !step.tagged && facts.uplink().map(|(_, mac)| mac) == mac(&step.frame, 0);
+    Vxlan::of(&step.frame).filter(|vxlan| {
+        ours && Some(vxlan.ip.destination) == vtep(facts) && facts.0.vnis.contains_key(&vxlan.vni)
+    })
+}
+
+/// What left for another host.
+fn left<'s>(facts: Facts<'_>, step: &'s Step) -> Option<Vxlan<'s>> {
+    let leaves = matches!(step.verdict, Verdict::Uplink { .. } | Verdict::Resolve { .. } | Verdict::Return);
+    let own = vtep(facts)?;
+    Vxlan::of(&step.after).filter(|vxlan| leaves && vxlan.ip.source == own && step.after != step.frame)
+}
+
+/// Whether a step is about what travels between hosts.
+pub fn concerns(facts: Facts<'_>, step: &Step) -> bool {
+    let refused = |first: DropReason, last: DropReason| matches!(step.verdict, Verdict::Drop(reason) if (first.index()..=last.index()).contains(&reason));
+    vtep(facts).is_some()
+        && (arrived(facts, step).is_some()
+            || left(facts, step).is_some()
+            || !step.tunnelled.is_empty()
+            || refused(DropReason::VtepUnknown, DropReason::NoWayToHost))
+}
+
+pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
+    if let Some(vxlan) = arrived(facts, step) {
+        return inbound(facts, step, &vxlan);
+    }
+    if let Verdict::Drop(reason) = step.verdict {
+        let once = step.left.drops == [(reason, 1)].into();
+        return hold(OVERLAY, once, || "it is not counted once".to_owned());
+    }
+    if let Verdict::Members { slot, sender } = step.verdict {
+        return advertised(facts, step, slot, sender);
+    }
+    match left(facts, step) {
+        Some(vxlan) => outbound(facts, step, &vxlan),
+        None => Err((OVERLAY, "nobody here sends that to another host".to_owned())),
+    }
+}
+
+/// No guest reaches a VTEP, or speaks as one, on the underlay.
+pub(super) fn check_guest(facts: Facts<'_>, step: &Step) -> Judgement {
+    let Some((_, port)) = facts.port_of(step.interface) else { return Ok(()) };
+    let leaves = match step.verdict {
+        Verdict::NotOurs | Verdict::PassOn => !step.tagged,
+        Verdict::Uplink { .. } | Verdict::Resolve { .. } => left(facts, step).is_none(),
+        _ => false,
+    };
+    if step.hook != Hook::Port || !leaves || vtep(facts).is_none() {
+        return Ok(());
+    }
+    let speaks =
+        Ipv4::of(&step.after).is_some_and(|ip| is_vtep(facts, ip.source) || is_vtep(facts, ip.destination));
+    hold(OVERLAY, !speaks, || "a guest's packet to or from a VTEP".to_owned())?;
+    let claims = Arp::of(&step.after)
+        .is_some_and(|arp| is_vtep(facts, arp.sender) && facts.holder(port.vni, arp.sender).is_none());
+    hold(OVERLAY, !claims, || "a guest says in ARP that it is a VTEP".to_owned())
+}
+
+/// The outer headers, and the other host.
+fn host_of(facts: Facts<'_>, step: &Step, frame: &[u8], vxlan: &Vxlan<'_>) -> Result<u32, (Oracle, String)> {
+    let wrong = |what: &str| (OVERLAY, what.to_owned());
+    let to = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.destination)).copied();
+    let host =
+        to.filter(|_| Some(vxlan.ip.destination) != vtep(facts)).ok_or(wrong("it goes to no other host"))?;
+    let entry = facts.0.hosts.get(&host).ok_or(wrong("the host is in no table"))?;
+    let macs = (mac(frame, 0), mac(frame, 6));
+    let known = (Some(facts::mac(entry.ethernet.destination)), facts.uplink().map(|(_, own)| own));
+    let found = matches!(step.verdict, Verdict::Resolve { .. });
+    hold(OVERLAY, found || macs == known, || format!("the MACs are {macs:?} instead of {known:?}"))?;
+    // What goes on, or back, keeps the lengths with which it came.
+    let (end, length) = match arrived(facts, step) {
+        Some(was) => (was.ip.end, word(&step.frame, 38)),
+        None => (frame.len(), u16::try_from(frame.len() - ETHERNET - IPV4).ok()),
+    };
+    let right = vxlan.ip.header_sum(frame) == Some(0)
+        && vxlan.ip.end == end
+        && vxlan.ip.ttl == 64
+        && vxlan.ip.whole
+        && word(frame, 38) == length
+        && word(frame, 40) == Some(0)
+        && (vxlan.was_sent_on() || vxlan.source_port >= 49_152);
+    hold(OVERLAY, right, || "the outer headers are not those of an honest host".to_owned())?;
+    Ok(host)
+}
+
+/// The port that a frame in a VPC is for, by what it says of it.
+fn receiver<'t>(facts: Facts<'t>, vni: u32, inner: &[u8]) -> Option<(u32, &'t PortEntry)> {
+    let to = mac(inner, 0)?;
+    if let Mac([6, 0x56, a, b, c, d]) = to {
+        let holder = facts.holder(vni, Ipv4Addr::new(a, b, c, d))?;
+        return matches!(holder, Holder::Vip(_)).then(|| facts.port_for(holder))?;
+    }
+    if let Some(arp) = Arp::of(inner).filter(|arp| arp.sender.is_unspecified()) {
+        return facts.port_for(facts.holder(vni, arp.target)?);
+    }
+    let found = facts.0.ports.iter().find(|(_, port)| port.vni == vni && facts::mac(port.mac) == to)?;
+    Some((*found.0, found.1))
+}
+
+/// What a guest, or somebody outside, sends to a guest of another host: it goes there, and would be delivered here all the same.
+fn outbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
+    let host = host_of(facts, step, &step.after, vxlan)?;
+    hold(OVERLAY, !vxlan.was_sent_on(), || "it was not sent on".to_owned())?;
+    let Some((index, port)) = receiver(facts, vxlan.vni, vxlan.inner) else {
+        return Err((OVERLAY, "nobody in the VPC is meant".to_owned()));
+    };
+    hold(OVERLAY, port.flags.has(PortFlags::REMOTE) && port.ifindex == host, || {
+        format!("the receiver is not on host {host}")
+    })?;
+    let mut after = vxlan.inner.to_vec();
+    if let Some(Mac([6, 0x56, a, b, c, d])) = mac(&after, 0)
+        && let Some(Holder::Vip(slot)) = facts.holder(vxlan.vni, Ipv4Addr::new(a, b, c, d))
+        && let Some(Mac(owner)) = facts.owner_mac(facts.owner(slot))
+    {
+        put(&mut after, 0, &owner);
+    }
+    let verdict = Verdict::Deliver { port: index, ifindex: port.ifindex };
+    let there = Step { verdict, after, ..step.clone() };
+    rights::check(facts, &there)?;
+    traffic::check(facts, &there)?;
+    delivery::check(facts, &there)
+}
+
+/// An advertisement reaches each other host with members once, as it is.
+fn advertised(facts: Facts<'_>, step: &Step, slot: u32, sender: u32) -> Judgement {
+    let members = facts.0.members.get(&slot);
+    let mut hosts: Vec<u32> = members
+        .into_iter()
+        .flat_map(|members| members.ports)
+        .filter_map(|member| facts.port(member))
+        .filter(|member| member.flags.has(PortFlags::REMOTE))
+        .map(|member| member.ifindex)
+        .collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let mut reached = Vec::new();
+    for frame in &step.tunnelled {
+        let Some(vxlan) = Vxlan::of(frame) else { return Err((OVERLAY, "a copy is no VXLAN".to_owned())) };
+        hold(OVERLAY, vxlan.inner == step.frame, || "a copy is another frame".to_owned())?;
+        hold(OVERLAY, members.is_some_and(|members| members.vni == vxlan.vni), || "the VNI".to_owned())?;
+        reached.push(host_of(facts, step, frame, &vxlan)?);
+    }
+    reached.sort_unstable();
+    hold(OVERLAY, reached == hosts, || format!("hosts {reached:?} hear it instead of {hosts:?}"))?;
+    let here = Step { after: step.frame.clone(), ..step.clone() };
+    rights::check(facts, &here)?;
+    delivery::check_members(facts, &here, slot, sender)
+}
+
+/// A frame from another host.
+fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
+    let stays = matches!(step.verdict, Verdict::NotOurs | Verdict::PassOn | Verdict::Tell { .. });
+    hold(OVERLAY, !stays, || "a frame of a VPC is the forwarder's".to_owned())?;
+    hold(OVERLAY, step.left.eips.is_empty(), || "it came to no EIP".to_owned())?;
+    let from = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.source)).copied();
+    let is_host = from.is_some() && Some(vxlan.ip.source) != vtep(facts);
+    let unknown = DropReason::VtepUnknown.index();
+    hold(OVERLAY, is_host != (step.verdict == Verdict::Drop(unknown)), || {
+        format!("{} is, or is not, a host", vxlan.ip.source)
+    })?;
+    match step.verdict {
+        Verdict::LeaveToTc => {
+            hold(Oracle::Untouched, step.after == step.frame, || "the bytes have changed".to_owned())
+        }
+        Verdict::Drop(reason) => {
+            hold(OVERLAY, step.left.drops == [(reason, 1)].into(), || "it is not counted once".to_owned())
+        }
+        Verdict::Deliver { port, ifindex } => delivered(facts, step, vxlan, port, ifindex),
+        Verdict::Members { slot, sender } => heard(facts, step, vxlan, slot, sender),
+        Verdict::Uplink { .. } | Verdict::Resolve { .. } | Verdict::Return => {
+            let Some(out) = left(facts, step) else {
+                return Err((OVERLAY, "what goes on is no VXLAN".to_owned()));
+            };
+            let host = host_of(facts, step, &step.after, &out)?;
+            hold(OVERLAY, out.vni == vxlan.vni, || "it changes the VPC".to_owned())?;
+            if out.was_sent_on() {
+                goes_on(facts, vxlan, &out, host)
+            } else {
+                hold(OVERLAY, Some(host) == from, || "the answer goes to somebody else".to_owned())?;
+                answered(facts, vxlan, &out)
+            }
+        }
+        _ => hold(
+            OVERLAY,
+            step.verdict == Verdict::Consumed && word(vxlan.inner, 12) == Some(TYPE_ARP),
+            || "only ARP is consumed".to_owned(),
+        ),
+    }
+}
+
+fn delivered(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, index: u32, interface: u32) -> Judgement {
+    let Some(port) = facts.port(index) else { return Err((OVERLAY, "there is no such port".to_owned())) };
+    let here = port.vni == vxlan.vni && port.ifindex == interface && !port.flags.has(PortFlags::REMOTE);
+    hold(OVERLAY, here, || format!("port {index} is not of VPC {}, or not here", vxlan.vni))?;
+    let meant = receiver(facts, vxlan.vni, vxlan.inner).map(|(index, _)| index);
+    hold(OVERLAY, meant == Some(index), || format!("it is for {meant:?}"))?;
+    let same = step.after.get(6..) == vxlan.padded.get(6..);
+    hold(Oracle::Fields, same, || "more than the receiver's MAC has changed".to_owned())?;
+    if let Some(arp) = Arp::of(vxlan.inner) {
+        let truth = arp.sender.is_unspecified() && arp.operation == 1
+            || match facts.holder(vxlan.vni, arp.sender) {
+                Some(Holder::Port(holder)) => {
+                    facts.port(holder).is_some_and(|port| facts::mac(port.mac) == arp.sender_mac)
+                }
+                // A VIP, or a gateway.
+                _ => arp.sender_mac == constant_mac(arp.sender),
+            };
+        hold(OVERLAY, truth && !arp.announces(), || "a guest hears what is not so".to_owned())?;
+        return hold(Oracle::Fields, step.after == vxlan.padded, || "ARP has changed".to_owned());
+    }
+    let now = mac(&step.after, 0);
+    hold(OVERLAY, now.is_some_and(|now| facts.may_have(port, now)), || format!("{now:?} is not its MAC"))?;
+    let Some(ip) = Ipv4::of(vxlan.inner) else {
+        return Err((OVERLAY, "it is neither IPv4 nor ARP".to_owned()));
+    };
+    let may = match facts.holder(vxlan.vni, ip.destination) {
+        Some(Holder::Port(holder)) => holder == index,
+        Some(Holder::Vip(slot)) => {
+            facts.owner(slot).port() == index
+                || facts.grant(index, slot).is_some_and(|grant| grant.rights.may_source())
+        }
+        None => false,
+    };
+    hold(OVERLAY, may || port.flags.has(PortFlags::BYPASS), || {
+        format!("{} is not the receiver's", ip.destination)
+    })
+}
+
+/// An advertisement is heard by the VIP's members here, and by nobody else.
+fn heard(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, slot: u32, sender: u32) -> Judgement {
+    let mut expected: Vec<u32> = facts
+        .0
+        .members
+        .get(&slot)
+        .into_iter()
+        .flat_map(|members| members.ports)
+        .filter_map(|member| facts.port(member))
+        .filter(|member| {
+            member.vni == vxlan.vni && member.ifindex != 0 && !member.flags.has(PortFlags::REMOTE)
+        })
+        .map(|member| member.ifindex)
+        .collect();
+    let mut receivers = step.receivers.clone();
+    expected.sort_unstable();
+    receivers.sort_unstable();
+    hold(OVERLAY, sender == 0 && receivers == expected, || {
+        format!("{receivers:?} hear it instead of {expected:?}")
+    })?;
+    hold(OVERLAY, step.tunnelled.is_empty(), || "it goes further".to_owned())?;
+    let is_advertisement = Ipv4::of(vxlan.inner).is_some_and(|ip| {
+        ip.protocol == crate::frame::VRRP && ip.destination.octets() == [224, 0, 0, 18] && ip.ttl == 255
+    });
+    hold(OVERLAY, is_advertisement && step.after == vxlan.padded, || "it is no advertisement".to_owned())
+}
+
+/// A frame goes on to the receiver's host, once, as it is.
+fn goes_on(facts: Facts<'_>, was: &Vxlan<'_>, is: &Vxlan<'_>, host: u32) -> Judgement {
+    hold(OVERLAY, !was.was_sent_on(), || "it is sent on a second time".to_owned())?;
+    hold(OVERLAY, is.inner == was.inner, || "the frame inside has changed".to_owned())?;
+    let port = receiver(facts, was.vni, was.inner).map(|(_, port)| port);
+    hold(OVERLAY, port.is_some_and(|port| port.flags.has(PortFlags::REMOTE) && port.ifindex == host), || {
+        format!("the receiver is not on host {host}")
+    })
+}
+
+/// A question is answered with what is so, for who is here.
+fn answered(facts: Facts<'_>, was: &Vxlan<'_>, is: &Vxlan<'_>) -> Judgement {
+    let (Some(question), Some(answer)) = (Arp::of(was.inner), Arp::of(is.inner)) else {
+        return Err((OVERLAY, "what is fresh is no answer".to_owned()));
+    };
+    let right = (question.operation, answer.operation) == (1, 2)
+        && !question.announces()
+        && (answer.sender, answer.target) == (question.target, question.sender)
+        && mac(is.inner, 0) == Some(question.sender_mac)
+        && mac(is.inner, 6) == Some(answer.sender_mac);
+    hold(OVERLAY, right, || "the answer is not to the question".to_owned())?;
+    let so = match facts.holder(was.vni, answer.sender) {
+        Some(holder) => facts.port_for(holder).is_some_and(|(_, port)| {
+            let told = match holder {
+                Holder::Vip(_) => constant_mac(answer.sender),
+                Holder::Port(_) => facts::mac(port.mac),
+            };
+            !port.flags.has(PortFlags::REMOTE) && answer.sender_mac == told
+        }),
+        // A gateway is everywhere.
+        None => answer.sender_mac == constant_mac(answer.sender),
+    };
+    hold(OVERLAY, so, || format!("{} is not here, or not at that MAC", answer.sender))
+}
