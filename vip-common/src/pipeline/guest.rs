@@ -7,6 +7,7 @@ use super::{
     deliver::Receiver,
     fragments::{Fit, fit},
     packet::{Frame, Ipv4Packet, Packet},
+    quote::within,
     rewrite::{answer_echo, switch},
     route,
     source::{Source, check_source},
@@ -222,7 +223,7 @@ pub(super) fn advertised_vips<P: Packet>(
     ip: &Ipv4Packet,
     mut accept: impl FnMut(Ipv4) -> Option<u32>,
 ) -> Result<Option<(u32, Vrrp)>, DropReason> {
-    let payload = base + (ip.payload & 0x7e);
+    let payload = within(base + ip.payload);
     if ip.later_fragment || ip.payload + Vrrp::LEN > ip.end {
         return Err(DropReason::FrameTruncated);
     }

@@ -321,8 +321,8 @@ fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, a
             Some(port) if is_here(port) => Mac::of_address(target),
             _ => return Decision::CONSUMED,
         },
-        Some(AddressKind::Gateway(_)) => Mac::of_address(target),
-        Some(AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
+        // A host without forwarder routes for its guests itself: what they sent to this gateway would go no further.
+        Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
     };
     let Some(host) = tables.vtep(tunnel.from) else { return Decision::drop(DropReason::VtepUnknown) };
     if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {

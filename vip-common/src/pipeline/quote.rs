@@ -212,11 +212,11 @@ fn quotes_error<P: Packet>(packet: &mut P, transport: usize, end: usize) -> bool
 /// All offsets of bytes of an error that is translated.
 const OFFSETS: usize = 0x3fff;
 
-/// An offset of a byte of an error. The verifier sees that it is one: of sums and differences it may think that they lie
+/// An offset of a byte near the frame's start. The verifier sees that it is one: of sums and differences it may think that they lie
 /// before the packet, and that of Linux 6.1 forgets what it knew of a number on the stack. Hidden from the compiler, which knows
 /// better and would leave the mask out.
 #[inline(always)]
-fn within(offset: usize) -> usize {
+pub(super) fn within(offset: usize) -> usize {
     black_box(offset) & OFFSETS
 }
 
