@@ -19,7 +19,7 @@ const FIRST_VIP: u32 = SUBNET + (1 << 15);
 /// How many of what. The first `vips` EIPs lead to VIPs, one each, the others to ports, one each.
 #[derive(Clone, Copy, Debug)]
 pub struct BigState {
-    /// Hosts. Host 0, `hv0`, has the ports, because this build forwards on one host only.
+    /// Hosts. Host 0, `hv0`, has all ports.
     pub hosts: u32,
     /// Ports: at least `eips` less `vips`, and at least one for each VIP or ten.
     pub ports: u32,

@@ -57,27 +57,13 @@ impl Capture {
         Self::start_keeping(netns, interface, |_| true)
     }
 
-    /// The same, of ARP that comes in alone: beside a fast stream, which costs this capture nothing.
-    pub fn start_arp(netns: &Netns, interface: &str) -> Result<Self> {
-        Self::start_taking(netns, interface, Taking::Arp, |_| true)
-    }
-
     /// The same, of the frames alone for which `keep` holds: the others are forgotten at once.
     pub fn start_keeping(
         netns: &Netns,
         interface: &str,
         keep: impl Fn(&Frame) -> bool + Send + 'static,
     ) -> Result<Self> {
-        Self::start_taking(netns, interface, Taking::Everything, keep)
-    }
-
-    fn start_taking(
-        netns: &Netns,
-        interface: &str,
-        taking: Taking,
-        keep: impl Fn(&Frame) -> bool + Send + 'static,
-    ) -> Result<Self> {
-        let socket = StampedSocket::new(open(netns, interface, taking)?)?;
+        let socket = StampedSocket::new(open(netns, interface, Taking::Everything)?)?;
         let shared =
             Arc::new(Shared { seen: Mutex::default(), grown: Condvar::new(), stop: AtomicBool::new(false) });
         let theirs = Arc::clone(&shared);

@@ -109,8 +109,6 @@ pub(crate) fn lost_frames(socket: &impl AsFd) -> Result<u32> {
 pub(crate) enum Taking {
     /// All, in both directions.
     Everything,
-    /// ARP that comes in.
-    Arp,
     /// None: the socket only sends.
     Nothing,
 }
@@ -125,7 +123,6 @@ pub(crate) fn open(netns: &Netns, interface: &str, taking: Taking) -> Result<Own
             .context("cannot open a packet socket")?;
         let protocol = match taking {
             Taking::Everything => u16::try_from(libc::ETH_P_ALL)?.to_be(),
-            Taking::Arp => u16::try_from(libc::ETH_P_ARP)?.to_be(),
             Taking::Nothing => 0,
         };
         bind(socket.as_raw_fd(), &link_address(index, protocol)?)

@@ -145,7 +145,7 @@ pub(crate) fn quote(skb: *mut __sk_buff, end: usize, headers: &IcmpErrorHeaders)
 }
 
 /// Sends the frame's IPv4 packet out of an interface in fragments for an MTU. What to return to the kernel.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn send_in_fragments(skb: *mut __sk_buff, ifindex: u32, mtu: u32) -> i32 {
     if let Some(cutting) = maps::CUTTING.get_ptr_mut(0) {
         // SAFETY: the element belongs to this CPU, which runs one program at a time here; the same below.

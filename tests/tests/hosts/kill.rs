@@ -1,5 +1,7 @@
 //! Agents that are killed, and return.
 
+use std::net::SocketAddrV4;
+
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, Lab,
@@ -8,8 +10,8 @@ use vip_lab::{
 };
 
 use crate::stage::{
-    SOON, claim, claim_at_once, ensure_pings, epoch, finish_whole, owner_field, stream, take, wait_for_more,
-    wait_for_ping,
+    OTHER_PORT, SOON, claim, claim_at_once, ensure_pings, epoch, finish_whole, owner_field, stream,
+    stream_to, take, wait_for_more, wait_for_ping,
 };
 
 /// Datagrams that an owner gets before the next thing happens.
@@ -37,7 +39,7 @@ fn killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on() {
     Lab::run(|lab| {
         let mut cluster = start(lab)?;
         let inside = stream(&cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
-        let outside = stream(&cluster, cluster.client(), EIP, &MEMBERS)?;
+        let outside = stream_to(&cluster, cluster.client(), SocketAddrV4::new(EIP, OTHER_PORT), &MEMBERS)?;
         let more = |cluster: &Cluster, name: &str| -> Result<()> {
             let guest = cluster.guest(name)?;
             wait_for_more(&inside, guest, BETWEEN)?;
@@ -110,7 +112,9 @@ fn a_vipd_that_was_away_during_a_move_hears_of_it_when_it_returns() {
 
 /// Takes all tables of a host away and starts its vipd anew.
 fn begin_with_fresh_tables(cluster: &mut Cluster, host: u8) -> Result<()> {
-    let output = cluster.vipd(host)?.vipctl_output(&["detach"])?;
+    let bpffs = cluster.vipd(host)?.bpffs();
+    let bpffs = bpffs.to_str().context("a path that is no text")?;
+    let output = cluster.vipd(host)?.vipctl_output(&["detach", "--bpffs", bpffs])?;
     ensure!(output.status.success(), "{output}");
     cluster.vipd_mut(host)?.wait_for_end(SOON)?;
     restart(cluster, host)

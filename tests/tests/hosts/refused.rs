@@ -31,7 +31,13 @@ impl Stage {
             checked: false,
             ..Placed::new("unchecked", 2, WEB, [192, 168, 7, 200])
         };
-        let cluster = Cluster::start(lab, ClusterConfig::usual().with(unchecked))?;
+        let mut config = ClusterConfig::usual().with(unchecked);
+        // With EIPs they have a way out.
+        config.objects.push_str(
+            "  - { id: unchecked-eip, address: 203.0.113.12, port: unchecked }\n\
+             \x20 - { id: second-eip, address: 203.0.113.13, port: second }\n",
+        );
+        let cluster = Cluster::start(lab, config)?;
         take(&cluster, "first")?;
         let sender = RawSender::new(cluster.underlay().router(), "eth0")?;
         Ok(Self { cluster, sender, from: Mac([2, 0xee, 0, 0, 0, 1]) })
@@ -257,8 +263,8 @@ fn a_question_inside_vxlan_by_a_plain_far_end_is_answered_through_the_tunnel() {
     Lab::run(|lab| {
         let stage = Stage::start(lab)?;
         let capture = watch(&stage.cluster, 2)?;
-        let asker = Mac([2, 0, 192, 168, 7, 150]);
-        let question = Arp::question(asker, Ipv4Addr::new(192, 168, 7, 150), SECOND.address);
+        let asker = THIRD.mac();
+        let question = Arp::question(asker, THIRD.address, SECOND.address);
         let outer = Outer { source: vtep(3), ..stage.outer()? };
         stage.sender.send(&outer.around(&question.frame(asker, Mac::BROADCAST))?)?;
         let answers = |frame: &Frame| {

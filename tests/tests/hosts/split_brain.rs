@@ -1,8 +1,11 @@
 //! Two members on two hosts that both want the VIP.
 
-use std::time::Instant;
+use std::{
+    net::SocketAddrV4,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Cluster, ClusterConfig, Lab, Netns,
@@ -10,47 +13,84 @@ use vip_lab::{
     keepalived::{Keepalived, KeepalivedConfig, State},
     poll_until,
     scene::{EIP, PREFIX, VIP},
+    stream::UdpStream,
 };
 
 use crate::stage::{
-    ELECTION, SOON, claim_at_once, ensure_all_at, epoch, finish_whole, owner_field, stream, wait_for_more,
+    ELECTION, OTHER_PORT, SOON, claim_at_once, ensure_all_at, epoch, finish_whole, owner_field, stream,
+    stream_to, wait_for_more,
 };
 
 /// More claims than the damping lets through at once.
 const CLAIMS: usize = 20;
 
+/// Longer than a claim waits that the damping holds back.
+const CALM: Duration = Duration::from_secs(3);
+
+/// Streams to both members, from inside and from outside.
+fn streams(cluster: &Cluster) -> Result<[UdpStream; 2]> {
+    let members = ["first", "second"];
+    Ok([
+        stream(cluster, cluster.guest("third")?.netns(), VIP, &members)?,
+        stream_to(cluster, cluster.client(), SocketAddrV4::new(EIP, OTHER_PORT), &members)?,
+    ])
+}
+
+/// What is sent from now on goes to one owner, and nothing moves any more.
+fn ensure_settled(cluster: &Cluster, streams: [UdpStream; 2], owner: &str) -> Result<()> {
+    let (known, vip) = (Instant::now(), cluster.vipd(1)?.vip(VIP_ID)?);
+    for stream in &streams {
+        wait_for_more(stream, cluster.guest(owner)?, 2000)?;
+    }
+    for stream in streams {
+        stream.stop_sending();
+        ensure_all_at(&stream.finish()?, cluster.guest(owner)?, known)?;
+    }
+    for vipd in cluster.vipds() {
+        ensure!(epoch(&vipd.vip(VIP_ID)?)? == epoch(&vip)?, "the VIP moved once more");
+    }
+    Ok(())
+}
+
 #[test]
-fn the_last_claim_wins_on_every_host_and_nothing_alternates_afterwards() {
+fn the_last_of_two_claimants_wins_on_every_host_and_nothing_alternates_afterwards() {
     Lab::run(|lab| {
         let cluster = Cluster::start(lab, ClusterConfig::usual())?;
         ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
-        let running = [
-            stream(&cluster, cluster.guest("third")?.netns(), VIP, &["first", "second"])?,
-            stream(&cluster, cluster.client(), EIP, &["first", "second"])?,
-        ];
+        let running = streams(&cluster)?;
+        for name in ["first", "second", "first", "second", "first", "second"] {
+            claim_at_once(cluster.guest(name)?)?;
+            cluster.wait_for_owner(VIP_ID, name, SOON)?;
+        }
+        ensure_settled(&cluster, running, "second")
+    });
+}
+
+#[test]
+fn a_storm_of_claims_from_two_hosts_ends_with_one_owner_on_all() {
+    Lab::run(|lab| {
+        let cluster = Cluster::start(lab, ClusterConfig::usual())?;
+        ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
+        let running = streams(&cluster)?;
         for name in ["first", "second"].iter().cycle().take(CLAIMS) {
             claim_at_once(cluster.guest(name)?)?;
-            // Claims of two hosts have an order if the first one is known before the second one is made.
-            let host = if *name == "first" { 1 } else { 2 };
-            poll_until(SOON, "the claim to be taken or damped", || {
-                let shown = cluster.vipd(host).ok()?.vip(VIP_ID).ok()?;
-                shown.get("state").and_then(Value::as_str).map(drop)
-            })?;
         }
-        let vip = cluster.wait_for_owner(VIP_ID, "second", ELECTION)?;
-        let known = Instant::now();
-        for stream in &running {
-            wait_for_more(stream, cluster.guest("second")?, 1000)?;
-        }
-        for stream in running {
-            stream.stop_sending();
-            ensure_all_at(&stream.finish()?, cluster.guest("second")?, known)?;
-        }
+        // What the damping holds back takes effect a second later, by the packets of the streams.
+        let mut last = (Instant::now(), Vec::new());
+        poll_until(ELECTION, "the owner to stay for three seconds", || {
+            let shown: Vec<Value> =
+                cluster.vipds().iter().map(|vipd| vipd.vip(VIP_ID).ok()).collect::<Option<_>>()?;
+            let now: Vec<Option<Value>> =
+                shown.iter().map(|vip| vip.pointer("/owner/epoch").cloned()).collect();
+            if now != last.1 {
+                last = (Instant::now(), now);
+            }
+            (last.0.elapsed() > CALM).then_some(())
+        })?;
+        let owner = cluster.vipd(1)?.owner(VIP_ID)?.context("nobody owns it")?;
+        let vip = cluster.wait_for_owner(VIP_ID, &owner, SOON)?;
         ensure!(epoch(&vip)? <= CLAIMS as u64, "there were more moves than claims: {vip}");
-        for vipd in cluster.vipds() {
-            ensure!(epoch(&vipd.vip(VIP_ID)?)? == epoch(&vip)?, "the VIP moved once more");
-        }
-        Ok(())
+        ensure_settled(&cluster, running, &owner)
     });
 }
 
@@ -75,16 +115,21 @@ fn of_two_masters_on_two_hosts_the_one_of_higher_priority_is_assigned_once() {
         let (first, second) = (cluster.guest("first")?, cluster.guest("second")?);
         deafen(first.netns())?;
         deafen(second.netns())?;
-        let config = |name: &str, state: State| KeepalivedConfig::cloudpods(name, state, vip);
-        let _master = Keepalived::start(first, &config("first", State::Master))?;
+        // A second set of claims, which keepalived sends after five seconds, would decide by itself.
+        let config = |name: &str, state: State| -> Result<String> {
+            let text = KeepalivedConfig::cloudpods(name, state, vip).render()?;
+            Ok(text.replacen("global_defs {", "global_defs {\n    vrrp_garp_master_delay 0", 1))
+        };
+        let _master = Keepalived::start_with(first, &config("first", State::Master)?)?;
         cluster.wait_for_owner(VIP_ID, "first", ELECTION)?;
-        let mut usurper = Keepalived::start(second, &config("second", State::Backup))?;
+        let mut usurper = Keepalived::start_with(second, &config("second", State::Backup)?)?;
         cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", ELECTION)?;
         // Both advertise: after three intervals that is a conflict, and the higher priority gets the VIP.
         let vip = cluster.wait_for_owner(VIP_ID, "first", ELECTION)?;
         ensure!(owner_field(&vip, "learned_from") == Some("vrrp"), "{vip}");
-        for vipd in cluster.vipds() {
-            let state = vipd.vip(VIP_ID)?.get("state").cloned();
+        // The hosts of the members hear both.
+        for host in [1, 2] {
+            let state = cluster.vipd(host)?.vip(VIP_ID)?.get("state").cloned();
             ensure!(state.as_ref().and_then(Value::as_str) == Some("conflict"), "the state is {state:?}");
         }
         let stream = stream(&cluster, cluster.client(), EIP, &["first", "second"])?;

@@ -27,6 +27,9 @@ pub(crate) const ELECTION: Duration = Duration::from_secs(40);
 /// Where datagrams go.
 pub(crate) const PORT: u16 = 9000;
 
+/// Where those of a second stream go.
+pub(crate) const OTHER_PORT: u16 = 9001;
+
 /// Datagrams a second of a stream.
 pub(crate) const RATE: u32 = 2_000;
 
@@ -121,20 +124,19 @@ pub(crate) fn ensure_echoes(from: &Netns, outer: Ipv4Addr, guest: &Guest, inner:
 
 /// Numbered datagrams to an address; these guests listen.
 pub(crate) fn stream(cluster: &Cluster, from: &Netns, to: Ipv4Addr, guests: &[&str]) -> Result<UdpStream> {
-    stream_at(cluster, from, to, guests, RATE)
+    stream_to(cluster, from, SocketAddrV4::new(to, PORT), guests)
 }
 
-/// The same, so many a second.
-pub(crate) fn stream_at(
+/// The same to another port: guests listen for two streams at once.
+pub(crate) fn stream_to(
     cluster: &Cluster,
     from: &Netns,
-    to: Ipv4Addr,
+    to: SocketAddrV4,
     guests: &[&str],
-    rate: u32,
 ) -> Result<UdpStream> {
     let receivers = guests.iter().map(|name| cluster.guest(name)).collect::<Result<Vec<_>>>()?;
     let receivers: Vec<&Netns> = receivers.into_iter().map(Guest::netns).collect();
-    UdpStream::start(from, SocketAddrV4::new(to, PORT), rate, STREAM_TIME, &receivers)
+    UdpStream::start(from, to, RATE, STREAM_TIME, &receivers)
 }
 
 /// Waits until a guest has got `more` datagrams of a running stream from now on.

@@ -236,7 +236,8 @@ impl Peers {
         }
     }
 
-    fn facts(&self) -> PeersFacts {
+    /// What the operator is shown.
+    pub(super) fn facts(&self) -> PeersFacts {
         PeersFacts {
             port: self.port,
             learning: self.exchange.learning_waits(),

@@ -123,13 +123,13 @@ impl Agent {
         if adopted {
             tracing::info!("took over the tables and programs pinned in {}", agent.config.bpffs.display());
         }
-        let peers = agent.config.peers.as_ref().zip(key);
-        agent.peers = peers.map(|(peers, key)| {
+        if let Some((peers, key)) = agent.config.peers.as_ref().zip(key) {
             // An earlier vipd may have ended before it had heard the others.
-            let unheard =
-                agent.tables.config.get(0).is_ok_and(|entry| entry.flags.has(ConfigFlags::LEARNING_WAITS));
-            Peers::new(&agent.config.host, key, peers.port, !adopted || unheard)
-        });
+            let unheard = agent.tables.config.get(0)?.flags.has(ConfigFlags::LEARNING_WAITS);
+            let peers = Peers::new(&agent.config.host, key, peers.port, !adopted || unheard);
+            *agent.shared.peers() = Some(peers.facts());
+            agent.peers = Some(peers);
+        }
         agent.take_judged(judged);
         agent.first_pass().await?;
         let server = ServerTask::start(socket, Arc::clone(&agent.shared));

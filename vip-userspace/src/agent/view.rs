@@ -23,7 +23,9 @@ use crate::{
     },
     kernel::KernelError,
     net::BootClock,
-    state::{Eip, EipTarget, Label, MacAddr, Objects, Port, Ref, Rights, Router, State, Subnet, Vip, Vpc},
+    state::{
+        Eip, EipTarget, Id, Label, MacAddr, Objects, Port, Ref, Rights, Router, State, Subnet, Vip, Vpc,
+    },
 };
 
 /// The objects of a list that are asked for.
@@ -426,11 +428,13 @@ impl Source for Shared {
         // A copy: what is new in the tables is for the agent to find and to tell.
         let mut history = Self::history(self).copy_of(slot);
         history.merge(slot, view.read(self.moves(slot, &view.facts.names)).unwrap_or_default());
+        let host = |port: &Id| Some(view.state.hosts.id(view.state.ports.named(port)?.host));
         let moves = history.of(slot).filter_map(|record| {
             Some(MoveView {
                 epoch: record.epoch,
                 at: view.time(record.at)?,
                 port: record.port.as_ref().map(ToString::to_string),
+                host: record.port.as_ref().and_then(host).map(str::to_owned),
                 previous: record.previous.as_ref().map(ToString::to_string),
                 learned_from: record.form.name().to_owned(),
             })

@@ -125,6 +125,7 @@ impl Tabular for MoveView {
         Column::shown("epoch", "EPOCH", |change| change.epoch.to_string()),
         Column::shown("at", "AT", |change| change.at.to_string()),
         Column::shown("port", "OWNER", |change| optional(change.port.as_ref())),
+        Column::shown("host", "HOST", |change| optional(change.host.as_ref())),
         Column::shown("previous", "BEFORE", |change| optional(change.previous.as_ref())),
         Column::shown("learned_from", "LEARNED FROM", |change| change.learned_from.clone()),
     ];

@@ -266,6 +266,8 @@ pub struct MoveView {
     pub at: Timestamp,
     /// The new owner; `null`: the VIP was released.
     pub port: Option<String>,
+    /// The host that it lives on now; `null`: the VIP was released, or the state has that port no more.
+    pub host: Option<String>,
     /// The owner before; `null`: nobody.
     pub previous: Option<String>,
     /// How it came, a name of [`ClaimForm`](vip_common::tables::ClaimForm).

@@ -1,6 +1,6 @@
 //! One answer, four forms that say the same.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use crate::fake::{eip, host, moves, owned_vip, port, status, subnet, unowned_vip, vpc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,8 +11,8 @@ use vip_userspace::{
         model::VipView,
         render::{self, Format, Tabular},
         status::{
-            Attachment, DeliveryPath, EipNetworkStatus, LossSource, PeerView, PeersStatus, StatusView,
-            SyncState, UplinkStatus, XdpView,
+            Attachment, DeliveryPath, EipNetworkStatus, LossSource, OverlayStatus, PeerView, PeersStatus,
+            StatusView, SyncState, UnreachableHost, UplinkStatus, XdpView,
         },
         summary,
     },
@@ -216,6 +216,26 @@ fn the_status_tells_which_interface_an_eip_network_on_a_vlan_has() {
         "EIP network isp, VLAN 100: NO INTERFACE at the moment, TC NOT ATTACHED"
     );
     assert_eq!(shown(None, Some("eth0")), "", "it is where the uplink is");
+}
+
+#[test]
+fn the_status_tells_what_goes_between_hosts_and_which_are_not_reached() {
+    let overlay = OverlayStatus {
+        vtep: Ipv4Addr::new(172, 31, 0, 1),
+        guest_mtu: Some(1450),
+        hosts: 2,
+        unreachable: vec![UnreachableHost { host: "hv3".into(), why: "there is no route".into() }],
+    };
+    let text = summary(&StatusView { overlay: Some(overlay), ..status() });
+    let lines: Vec<_> = text.lines().skip_while(|line| !line.starts_with("between hosts")).take(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "between hosts: VTEP 172.31.0.1, 2 other hosts, MTU 1450 for guests",
+            "  host hv3 is NOT REACHABLE: there is no route",
+        ]
+    );
+    assert!(!summary(&status()).contains("between hosts"), "there are no others");
 }
 
 #[test]

@@ -36,6 +36,9 @@ use vip_userspace::{
 
 use crate::lab::{CAPACITY, Lab, names, run, wait_for};
 
+/// Tables that are pinned.
+const TABLES: usize = 25;
+
 /// Ids of a pinned link and of its program. A filter at clsact is no link: its pin is the program's.
 fn link(lab: &Lab, name: &str) -> (Option<u32>, u32) {
     let path = lab.pins().join("links").join(name);
@@ -86,7 +89,7 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!(dataplane.attach_uplink(uplink, "eth0", XdpMode::Native).unwrap(), Attached::New);
     assert_eq!(dataplane.attach_uplink_tc(uplink, "eth0").unwrap(), Attached::New);
     assert_eq!(dataplane.attach_port(port, "tap0").unwrap(), Attached::New);
-    assert_eq!(table_ids(&lab).len(), 20);
+    assert_eq!(table_ids(&lab).len(), TABLES);
     assert_eq!(
         lab.links(),
         sorted([tc_pin("port", port), format!("uplink_{uplink}"), tc_pin("uplink_tc", uplink)])
@@ -95,7 +98,8 @@ fn a_first_start_pins_every_table_and_link() {
     assert_eq!((config.layout, config.agent_pid), (LAYOUT_VERSION, process::id()));
     assert!(lab.ip("-details link show eth0").contains("prog/xdp"));
     let reports = dataplane.programs();
-    assert_eq!(reports.iter().map(|report| report.name).collect::<Vec<_>>(), ["uplink", "uplink_tc", "port"]);
+    let names: Vec<_> = reports.iter().map(|report| report.name).collect();
+    assert_eq!(names, ["uplink", "uplink_tc", "uplink_rest", "port", "port_rest"]);
     assert!(reports.iter().all(|report| report.verified_instructions > Some(0)));
 }
 
@@ -216,9 +220,9 @@ fn tables_of_another_capacity_are_refused_and_left_as_they_are() {
     let error = Dataplane::load(PinDir::open(lab.pins()).unwrap(), &other).expect_err("another capacity");
     let text = error.to_string();
     assert!(matches!(error, KernelError::Shape { .. }), "{text}");
-    // GRANTS is the first by name of those whose room grows with the VIPs.
+    // ADVERTS is the first by name of those whose room grows with the VIPs.
     assert!(
-        text.contains("GRANTS") && text.contains("of 48 entries") && text.contains("of 58 entries"),
+        text.contains("ADVERTS") && text.contains("of 48 entries") && text.contains("of 58 entries"),
         "{text}"
     );
     assert!(text.contains("vipctl detach"), "{text}");
@@ -245,7 +249,7 @@ fn tables_of_another_layout_are_refused_and_left_as_they_are() {
     assert_eq!(table_ids(&lab), tables);
     // Taking it away is what the error advises, so it must work with tables that cannot be read.
     let report = detach(lab.pins()).unwrap();
-    assert_eq!(report.tables, 20);
+    assert_eq!(report.tables, TABLES);
     assert!(report.told.failures.iter().any(|failure| failure.contains("layout")), "{report:?}");
 }
 
@@ -261,7 +265,7 @@ fn a_start_that_died_half_way_is_completed_by_the_next() {
     }
     let second = lab.start();
     assert!(!second.adopted());
-    assert_eq!(table_ids(&lab).len(), 20);
+    assert_eq!(table_ids(&lab).len(), TABLES);
     drop(second);
     assert!(lab.start().adopted());
 }
@@ -440,7 +444,7 @@ fn detaching_tells_guests_the_owners_mac_and_leaves_nothing() {
     let guests = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0608))).unwrap();
     guests.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let report = detach(lab.pins()).unwrap();
-    assert_eq!((report.ended, report.links, report.tables), (None, 4, 20));
+    assert_eq!((report.ended, report.links, report.tables), (None, 4, TABLES));
     assert_eq!((report.told.ports, report.told.replies, report.told.gateways), (1, 1, 2));
     assert_eq!(report.told.failures, Vec::<String>::new());
 

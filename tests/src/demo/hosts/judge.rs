@@ -17,7 +17,7 @@ pub(super) struct Move {
     pub(super) to: usize,
     /// When the new owner's claim reached its host.
     pub(super) claim: Instant,
-    /// When each host applied it, in the order of the hosts; on the new owner's host that is the claim.
+    /// When each host had applied it, in the order of the hosts.
     pub(super) applied: Vec<Instant>,
     /// All streams were for this VIP during that time.
     pub(super) window: Range<Instant>,
@@ -29,9 +29,10 @@ impl Move {
         self.applied.iter().copied().max().unwrap_or(self.claim).max(self.claim)
     }
 
-    /// How long each host took to apply it.
-    pub(super) fn intervals(&self) -> impl Iterator<Item = Duration> + '_ {
-        self.applied.iter().map(|at| at.saturating_duration_since(self.claim))
+    /// How long a host (its number less one) took to apply it; None for the new owner's host, on which the claim is the move.
+    pub(super) fn interval(&self, host: usize) -> Option<Duration> {
+        let at = self.applied.get(host).filter(|_| host != self.to)?;
+        Some(at.saturating_duration_since(self.claim))
     }
 
     /// The VTEP of the host of the old owner.
@@ -51,8 +52,10 @@ pub(super) struct Fate {
     pub(super) lost_between: usize,
     /// Lost although they were sent after every host had applied the move, or delivered to the old owner: there must be none.
     pub(super) lost_after: usize,
-    /// Delivered to the old owner after the claim.
+    /// Delivered to the old owner after the claim, until its host had applied the move.
     pub(super) to_old_owner: usize,
+    /// The same, afterwards.
+    pub(super) to_old_owner_after: usize,
     /// Arrived twice.
     pub(super) doubled: usize,
     /// From the claim to the first one at the new owner; None: none arrived there.
@@ -79,6 +82,7 @@ impl Fate {
             }
         }
         let known = it.applied_everywhere();
+        let known_to_old = it.applied.get(it.from).copied().unwrap_or(known);
         for (&at, arrival) in sent.iter().zip(&arrived) {
             match *arrival {
                 Some((member, when)) if member == it.to => {
@@ -86,7 +90,9 @@ impl Fate {
                     fate.first = Some(fate.first.map_or(after, |first: Duration| first.min(after)));
                 }
                 Some((_, when)) if when >= it.claim => {
-                    fate.to_old_owner += 1;
+                    let after = usize::from(when > known_to_old);
+                    fate.to_old_owner_after += after;
+                    fate.to_old_owner += 1 - after;
                     fate.lost_after += usize::from(at >= known);
                 }
                 Some(_) => {}
@@ -179,7 +185,9 @@ mod tests {
             lost_between: 1,
             // 15 was sent after everybody knew, and 17 is lost.
             lost_after: 2,
-            to_old_owner: 2,
+            // 11 came before the old owner's host knew, at 14.
+            to_old_owner: 1,
+            to_old_owner_after: 1,
             doubled: 1,
             first: Some(Duration::from_micros(500)),
         };

@@ -29,13 +29,13 @@ pub(super) fn print_title(hosts: u8, moves: usize) {
     }
     println!();
     println!(
-        "  {VIPS} VIPs ({} to {}), each with an EIP ({} to {}), take turns: one alone may move eight times at once and",
+        "  {VIPS} VIPs ({} to {}), each with an EIP ({} to {}), take turns:",
         vip(0),
         vip(VIPS - 1),
         eip(0),
         eip(VIPS - 1)
     );
-    println!("  then once a second.");
+    println!("  one alone may move eight times at once and then once a second.");
     println!(
         "{DIM}All of it runs in network namespaces of its own, which are removed at the end, also on Ctrl-C.{DIM:#}"
     );
@@ -67,7 +67,7 @@ fn three(times: &mut [Duration]) -> String {
 pub(super) fn print_results(hosts: u8, all: &[Observed]) {
     println!();
     println!(
-        "{BOLD}{:<52}{:>10} {:>10} {:>10}{BOLD:#}",
+        "{BOLD}{:<52}{BOLD:#}{:>10} {:>10} {:>10}",
         "From the claim to the first at the new owner, from", "p50", "p99", "max"
     );
     for (index, client) in Client::ALL.into_iter().enumerate() {
@@ -80,33 +80,39 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
         style::time(Duration::from_secs(1) / RATE)
     );
     println!();
-    println!("{BOLD}What each host still sent to the old owner's host after the claim{BOLD:#}");
+    println!("{BOLD}What still went to the old owner after the claim, host by host{BOLD:#}");
     println!(
-        "  {:<6}{:>10} {:>10} {:>10}   {:>16} {:>16}",
-        "host", "p50", "p99", "max", "frames meanwhile", "afterwards"
+        "  {:<6}{:>10} {:>10} {:>10}{:>16}{:>16}{:>14}",
+        "", "until it had", "applied", "the move", "sent to the old", "given to the", "either one"
+    );
+    println!(
+        "  {:<6}{:>10} {:>10} {:>10}{:>16}{:>16}{:>14}",
+        "host", "p50", "p99", "max", "owner's host", "old owner", "afterwards"
     );
     for host in 0..usize::from(hosts) {
-        // On the new owner's host the claim itself is the move.
-        let told = all.iter().filter(|observed| observed.it.to != host);
-        let mut times: Vec<Duration> =
-            told.filter_map(|observed| observed.it.intervals().nth(host)).collect();
-        let stale =
-            all.iter().filter_map(|observed| observed.stale.get(host)).fold(Stale::default(), |sum, it| {
-                Stale {
-                    before_applied: sum.before_applied + it.before_applied,
-                    after_applied: sum.after_applied + it.after_applied,
-                }
-            });
+        let mut times: Vec<Duration> = all.iter().filter_map(|observed| observed.it.interval(host)).collect();
+        let sent = all.iter().filter_map(|observed| observed.stale.get(host));
+        let sent = sent.fold(Stale::default(), |sum, it| Stale {
+            before_applied: sum.before_applied + it.before_applied,
+            after_applied: sum.after_applied + it.after_applied,
+        });
+        // What an old owner gets, its own host gives to it.
+        let given =
+            all.iter().filter(|observed| observed.it.from == host).flat_map(|observed| observed.fates);
+        let (given, given_after) = given.fold((0, 0), |(meanwhile, after), fate| {
+            (meanwhile + fate.to_old_owner, after + fate.to_old_owner_after)
+        });
         println!(
-            "  {:<6}{}   {:>16} {:>16}",
+            "  {:<6}{}{:>16}{:>16}{:>14}",
             format!("hv{}", host + 1),
             three(&mut times),
-            stale.before_applied,
-            stale.after_applied
+            sent.before_applied,
+            given,
+            sent.after_applied + given_after
         );
     }
     println!(
-        "  {DIM}p50, p99, max: from the claim to the moment when the host had applied the move, by `vipctl history`.{DIM:#}"
+        "  {DIM}The moment is that of `vipctl history`. On the new owner's host the claim itself is the move.{DIM:#}"
     );
     println!();
     println!("{BOLD}Datagrams{BOLD:#}");
@@ -123,7 +129,7 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
             "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
             who(client),
             sum(|fate| fate.sent),
-            sum(|fate| fate.to_old_owner),
+            sum(|fate| fate.to_old_owner + fate.to_old_owner_after),
             sum(|fate| fate.lost_before),
             sum(|fate| fate.lost_between),
             sum(|fate| fate.lost_after)

@@ -1,7 +1,7 @@
 //! Moving the VIPs under streams of datagrams, and watching.
 
 use std::{
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -24,8 +24,8 @@ use crate::{
 /// Datagrams a second of each client.
 pub(super) const RATE: u32 = 10_000;
 
-/// Where they go.
-const PORT: u16 = 9000;
+/// Where they go: each client's to a port of its own, those of the clients beside the members first.
+const PORTS: [u16; 4] = [9001, 9002, 9003, 9004];
 
 /// Moves of one round: then streams and captures end and are counted, and others begin.
 pub(super) const ROUND: usize = 20;
@@ -78,15 +78,17 @@ impl Streams {
         let cluster = &stage.cluster;
         let receivers = MEMBERS.map(|member| cluster.guest(member.name).map(crate::Guest::netns));
         let receivers: Vec<&Netns> = receivers.into_iter().collect::<Result<_>>()?;
-        let inside: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(vip(number), PORT)).collect();
-        let outside: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(eip(number), PORT)).collect();
-        let start =
-            |from: &Netns, to: &[SocketAddrV4]| UdpStream::start_idle(from, to, RATE, ROUND_TIME, &receivers);
-        let beside = BESIDE.iter().map(|guest| start(cluster.guest(guest.name)?.netns(), &inside));
+        let [beside1, beside2, elsewhere, outside] = PORTS;
+        let start = |from: &Netns, address: fn(usize) -> Ipv4Addr, port: u16| {
+            let to: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(address(number), port)).collect();
+            UdpStream::start_idle(from, &to, RATE, ROUND_TIME, &receivers)
+        };
+        let beside = BESIDE.iter().zip([beside1, beside2]);
+        let beside = beside.map(|(guest, port)| start(cluster.guest(guest.name)?.netns(), vip, port));
         Ok(Self {
             beside: beside.collect::<Result<_>>()?,
-            elsewhere: start(cluster.guest(ELSEWHERE.name)?.netns(), &inside)?,
-            outside: start(cluster.client(), &outside)?,
+            elsewhere: start(cluster.guest(ELSEWHERE.name)?.netns(), vip, elsewhere)?,
+            outside: start(cluster.client(), eip, outside)?,
         })
     }
 
@@ -131,7 +133,7 @@ pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Ob
         .iter()
         .map(|member| {
             let interface = cluster.guest(member.name)?.interface();
-            Capture::start_arp(cluster.host(member.host)?.netns(), interface)
+            Capture::start_keeping(cluster.host(member.host)?.netns(), interface, is_arp)
         })
         .collect::<Result<_>>()?;
     let cables: Vec<Capture> = hosts
@@ -157,6 +159,11 @@ pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Ob
             Ok(Observed { it, fates, stale: to_old })
         })
         .collect()
+}
+
+/// Whether a guest sent it, and it is ARP.
+fn is_arp(frame: &Frame) -> bool {
+    !frame.outgoing && frame.ether_type() == Some(0x0806)
 }
 
 /// Whether a host sent it, and it is UDP to the port of VXLAN; looked at for each frame, so at fixed places only.
@@ -193,28 +200,18 @@ fn one_move(
     let claim = capture.wait_for(MOVE_TIME, &format!("the claim of {}", new.name), |frame| {
         frame.at >= asked && frame.announces(vip(vip_number))
     })?;
-    let applied = cluster
-        .vipds()
-        .iter()
-        .enumerate()
-        .map(|(host, vipd)| {
-            if host == to {
-                vipd.wait_for_owner(&id, new.name, MOVE_TIME)?;
-                return Ok(claim.at);
-            }
-            let entry = poll_until(MOVE_TIME, &format!("hv{} to apply the move", host + 1), || {
-                let shown = vipd.vipctl(&["history", &id, "-o", "json"]).ok()?;
-                let moves = shown.as_array()?.iter();
-                moves
-                    .filter(|entry| entry.get("epoch").and_then(Value::as_u64) > Some(epoch))
-                    .max_by_key(|entry| entry.get("epoch").and_then(Value::as_u64))
-                    .cloned()
-            })?;
-            let port = entry.get("port").and_then(Value::as_str);
-            ensure!(port == Some(new.name), "hv{} tells of another move: {entry}", host + 1);
-            entry.get("at").and_then(Value::as_str).and_then(instant).context("a move without time")
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let applied = (1_u8..).zip(cluster.vipds()).map(|(host, vipd)| {
+        let entry = poll_until(MOVE_TIME, &format!("hv{host} to apply the move"), || {
+            let shown = vipd.vipctl(&["history", &id, "-o", "json"]).ok()?;
+            let epoch_of = |entry: &&Value| entry.get("epoch").and_then(Value::as_u64);
+            let last = shown.as_array()?.iter().max_by_key(epoch_of)?;
+            (epoch_of(&last) > Some(epoch)).then(|| last.clone())
+        })?;
+        let port = entry.get("port").and_then(Value::as_str);
+        ensure!(port == Some(new.name), "hv{host} tells of another move: {entry}");
+        entry.get("at").and_then(Value::as_str).and_then(instant).context("a move without time")
+    });
+    let applied = applied.collect::<Result<Vec<_>>>()?;
     let before = streams.received(new_netns);
     poll_until(MOVE_TIME, &format!("datagrams at {}", new.name), || {
         let now = streams.received(new_netns);
