@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Input, check};
 
 /// Every finding: its file's name, and what was wrong.
-pub const ALL: [(&str, &str); 4] = [
+pub const ALL: [(&str, &str); 5] = [
     (
         "quote-from-a-private-address",
         "An ICMP error left that was about another guest's packet, and the quote told that guest's address.",
@@ -27,6 +27,10 @@ pub const ALL: [(&str, &str); 4] = [
     (
         "cut-behind-the-last-offset",
         "A fragment that reached farther than a packet can was cut, and what lay behind the last offset left as a first fragment.",
+    ),
+    (
+        "arp-behind-the-tunnels-end",
+        "ARP through VXLAN was read behind the end of the outer packet, from what is padding there, and delivered.",
     ),
 ];
 

@@ -240,6 +240,10 @@ fn advertisement<P: Packet, T: Tables>(
 /// ARP from another host: a probe for the owner, a reply for the port that asked, a question that a host without forwarder spreads.
 #[inline(never)]
 fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethernet: &Ethernet) -> Decision {
+    // What is behind the outer packet is none of it.
+    if tunnel.length < Ethernet::LEN + Arp::LEN {
+        return Decision::drop(DropReason::VxlanMalformed);
+    }
     let Some(&mut arp) = packet.header::<Arp>(INNER + Ethernet::LEN) else {
         return Decision::drop(DropReason::VxlanMalformed);
     };

@@ -160,12 +160,13 @@ fn host_of(facts: Facts<'_>, step: &Step, frame: &[u8], vxlan: &Vxlan<'_>) -> Re
 /// The port that a frame in a VPC is for, by what it says of it.
 fn receiver<'t>(facts: Facts<'t>, vni: u32, inner: &[u8]) -> Option<(u32, &'t PortEntry)> {
     let to = mac(inner, 0)?;
+    // A probe is for the owner, whatever MAC it is to.
+    if let Some(arp) = Arp::of(inner).filter(|arp| arp.operation == 1 && arp.sender.is_unspecified()) {
+        return facts.port_for(facts.holder(vni, arp.target)?);
+    }
     if let Mac([6, 0x56, a, b, c, d]) = to {
         let holder = facts.holder(vni, Ipv4Addr::new(a, b, c, d))?;
         return matches!(holder, Holder::Vip(_)).then(|| facts.port_for(holder))?;
-    }
-    if let Some(arp) = Arp::of(inner).filter(|arp| arp.sender.is_unspecified()) {
-        return facts.port_for(facts.holder(vni, arp.target)?);
     }
     let found = facts.0.ports.iter().find(|(_, port)| port.vni == vni && facts::mac(port.mac) == to)?;
     Some((*found.0, found.1))
@@ -182,7 +183,8 @@ fn outbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
         format!("the receiver is not on host {host}")
     })?;
     let mut after = vxlan.inner.to_vec();
-    if let Some(Mac([6, 0x56, a, b, c, d])) = mac(&after, 0)
+    if Ipv4::of(&after).is_some()
+        && let Some(Mac([6, 0x56, a, b, c, d])) = mac(&after, 0)
         && let Some(Holder::Vip(slot)) = facts.holder(vxlan.vni, Ipv4Addr::new(a, b, c, d))
         && let Some(Mac(owner)) = facts.owner_mac(facts.owner(slot))
     {

@@ -131,6 +131,10 @@ fn vxlan_that_is_cut_or_ends_too_early_is_dropped() {
     assert_eq!(verdict(&tables, &long), malformed);
     let inner = whole.inner[..whole.inner.len() - 1].to_vec();
     assert_eq!(verdict(&tables, &Wrapped { inner, ..good() }.bytes()), drop(DropReason::Ipv4Malformed));
+    let probe = ArpFrame::question((port_mac(2), Ipv4::UNSPECIFIED), vip_address(0)).bytes();
+    let (inner, behind) = probe.split_at(41);
+    let padded = [Wrapped { inner: inner.to_vec(), ..good() }.bytes(), behind.to_vec()].concat();
+    assert_eq!(verdict(&tables, &padded), malformed, "ARP that ends behind the outer packet");
     // Bytes that are behind the outer packet are not the inner one's.
     let inner = whole.inner[..whole.inner.len() - 1].to_vec();
     let padded = [Wrapped { inner, ..good() }.bytes(), vec![0]].concat();
