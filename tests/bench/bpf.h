@@ -29,6 +29,9 @@ enum {
 };
 
 enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
+/* Of adjust_room: room behind the Ethernet header, for IPv4, UDP and a whole frame of which the Ethernet header has 14 bytes. */
+enum { ADJ_ROOM_MAC = 1 };
+#define ADJ_ROOM_VXLAN (1ull << 0 | 1ull << 1 | 1ull << 4 | 1ull << 6 | 14ull << 56)
 enum { TC_ACT_UNSPEC = -1, TC_ACT_OK = 0, TC_ACT_SHOT = 2, TC_ACT_REDIRECT = 7 };
 
 struct xdp_md {
@@ -50,6 +53,8 @@ struct __sk_buff {
 static void *(*map_lookup)(void *map, const void *key) = (void *)1;
 static long (*tail_call)(void *ctx, void *map, u32 index) = (void *)12;
 static long (*redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*adjust_head)(void *ctx, int bytes) = (void *)44;
+static long (*adjust_room)(void *ctx, int bytes, u32 mode, u64 flags) = (void *)50;
 static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 /* Only little-endian hosts are served, as by the forwarder itself. */
@@ -81,6 +86,23 @@ struct udp {
 	u16 length;
 	u16 checksum;
 };
+
+struct vxlan {
+	u8 flags;
+	u8 reserved[3];
+	/* The upper 24 bits, in network order. */
+	u32 vni;
+};
+
+/* What stands before a frame between hosts (RFC 7348). */
+struct outer {
+	struct ethernet ethernet;
+	struct ipv4 ip;
+	struct udp udp;
+	struct vxlan vxlan;
+} __attribute__((packed));
+
+#define VXLAN_PORT 4789
 
 /* A sum of 16-bit words in one's complement arithmetic (RFC 1071), folded to 16 bits. */
 INLINE u32 fold(u32 sum)

@@ -13,6 +13,8 @@
 
 /* Bytes of a frame: 64 on the wire, of which the NIC keeps the last four (FCS). */
 #define FRAME 60
+/* Bytes that VXLAN puts before it. */
+#define OUTER 50
 
 struct state {
 	/* State of the random number generator (xorshift64, Marsaglia 2003); never 0. */
@@ -34,7 +36,7 @@ struct state {
 	u32 ip_sum;
 	u32 transport_sum;
 	/* The frame, with 0 for address and checksums. */
-	u64 frame[8];
+	u64 frame[14];
 };
 
 struct {
@@ -63,6 +65,8 @@ enum place {
 	ASKED,
 	/* ARP sender and target: a claim. Entries in turn, not at random: one claim each. */
 	CLAIMED,
+	/* As TO_BY_MAC, of the frame inside VXLAN. */
+	INSIDE,
 };
 
 #define ETHERNET_TAIL 2
@@ -74,6 +78,10 @@ enum place {
 #define ARP_TARGET 38
 
 #define FIELD(data, offset, type) (*(type *)((u8 *)(data) + (offset)))
+
+/* Bytes before the frame that has the address, and of all. */
+#define BEFORE(place) ((place) == INSIDE ? OUTER : 0)
+#define LENGTH(place) (BEFORE(place) + FRAME)
 
 INLINE u32 choose(struct state *state, enum place place)
 {
@@ -101,12 +109,15 @@ INLINE u32 choose(struct state *state, enum place place)
  * Writes the frame in words. By bytes, each wider load of the program under test would wait until all of them have left the
  * processor's store buffer, which no load from a received frame does.
  */
-INLINE void copy(void *to, const u64 *from)
+INLINE void copy(void *to, const u64 *from, int length)
 {
 #pragma unroll
-	for (int word = 0; word < FRAME / 8; word++)
+	for (int word = 0; word < length / 8; word++)
 		((u64 *)to)[word] = from[word];
-	((u32 *)to)[FRAME / 4 - 1] = from[FRAME / 8];
+	if (length % 8 >= 4)
+		FIELD(to, length & ~7, u32) = from[length / 8];
+	if (length % 4)
+		FIELD(to, length & ~3, u16) = FIELD(from, length & ~3, u16);
 }
 
 /* Writes the frame; says whether there is room for it. */
@@ -114,10 +125,11 @@ INLINE int restore(void *data, void *end, struct state *state, enum place place)
 {
 	u32 address, sum;
 
-	if (data + FRAME > end)
+	if (data + LENGTH(place) > end)
 		return 0;
 	address = choose(state, place);
-	copy(data, state->frame);
+	copy(data, state->frame, LENGTH(place));
+	data += BEFORE(place);
 	if (place == ASKED || place == CLAIMED) {
 		if (place == CLAIMED)
 			FIELD(data, ARP_SENDER, u32) = address;
@@ -131,7 +143,7 @@ INLINE int restore(void *data, void *end, struct state *state, enum place place)
 		FIELD(data, IP_SOURCE, u32) = address;
 	else
 		FIELD(data, IP_DESTINATION, u32) = address;
-	if (place == TO_BY_MAC)
+	if (place == TO_BY_MAC || place == INSIDE)
 		FIELD(data, ETHERNET_TAIL, u32) = address;
 	return 1;
 }
@@ -159,6 +171,30 @@ HARNESS("classifier", tc_to_by_mac, __sk_buff, TO_BY_MAC, TC_ACT_SHOT)
 HARNESS("classifier", tc_from, __sk_buff, FROM, TC_ACT_SHOT)
 HARNESS("classifier", tc_asked, __sk_buff, ASKED, TC_ACT_SHOT)
 HARNESS("classifier", tc_claimed, __sk_buff, CLAIMED, TC_ACT_SHOT)
+
+/*
+ * For programs that put headers before the frame or take them: the next run finds its start where the last one has left it, so it
+ * is moved back first, by nothing where nothing has moved, so that this costs the same for all programs.
+ */
+#define MOVING(name, place)                                                                                        \
+	SEC("xdp.frags")                                                                                           \
+	int name(struct xdp_md *ctx)                                                                               \
+	{                                                                                                          \
+		u32 first = 0;                                                                                     \
+		struct state *state = map_lookup(&STATE, &first);                                                  \
+		int length = (void *)(u64)ctx->data_end - (void *)(u64)ctx->data;                                  \
+                                                                                                                   \
+		if (!state)                                                                                        \
+			return XDP_ABORTED;                                                                        \
+		if (!adjust_head(ctx, length - LENGTH(place)) &&                                                   \
+		    restore((void *)(u64)ctx->data, (void *)(u64)ctx->data_end, state, place))                     \
+			tail_call(ctx, &UNDER_TEST, 0);                                                            \
+		state->failed++;                                                                                   \
+		return XDP_ABORTED;                                                                                \
+	}
+
+MOVING(xdp_to_far, TO)
+MOVING(xdp_inside, INSIDE)
 
 /*
  * Generators: no harness, but they make frames in the same way. Run on live frames, they send each out of the interface that

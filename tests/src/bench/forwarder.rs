@@ -9,10 +9,10 @@ use aya::programs::{ProgramFd, xdp::XdpLink};
 use vip_common::{
     DropReason,
     tables::{
-        AddressKind, Config, ConfigFlags, Grant, LAYOUT_VERSION, Members, NextHop, OwnerWord, Pending,
-        PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, Way,
+        AddressKind, Config, ConfigFlags, Grant, HostEntry, LAYOUT_VERSION, Members, NextHop, OwnerWord,
+        Pending, PortEntry, PortFlags, Rights, RouteEntry, RouteKind, SubnetEntry, Target, Traffic, Way,
     },
-    wire::{self, Ipv4},
+    wire::{self, EtherType, Ethernet, Ipv4, Ipv4Header},
 };
 use vip_userspace::{
     agent::fill,
@@ -20,12 +20,13 @@ use vip_userspace::{
     plan::{AddressEntry, Contents, Prefix, diff},
 };
 
-use super::world::{self, World};
+use super::world::{self, Owners, World};
 
 /// The loaded programs.
 pub(super) struct Forwarder {
     runner: Runner,
     world: World,
+    owners: Owners,
 }
 
 /// What the tables say that the programs did.
@@ -39,6 +40,8 @@ pub(super) struct Counted {
     pub(super) vips: Traffic,
     /// VIPs with any packet.
     pub(super) vips_used: u32,
+    /// Packets of VIPs that were sent on to the owner's host.
+    pub(super) onward: u64,
     /// Moves of all VIPs.
     pub(super) moves: u64,
     /// VIPs for which a claim waits.
@@ -50,14 +53,15 @@ pub(super) struct Counted {
 impl Forwarder {
     /// Loads an object and fills its tables. The calling thread's namespace has the world's interfaces.
     pub(super) fn load(object: &[u8], world: World) -> Result<Self> {
-        let (ports, vips, eips, subnets) = (world::PORTS, world.entries, world.entries, 4);
-        let capacity = Capacity { ports, vips, eips, subnets, hosts: 1 };
+        let (vips, eips, subnets) = (world.entries, world.entries, 4);
+        let (ports, hosts) = (world::PORTS + world::FAR_OWNERS, world::HOSTS + 1);
+        let capacity = Capacity { ports, vips, eips, subnets, hosts };
         let runner = Runner::load_unobserved(object, &capacity)?;
         let tables = runner.tables();
         fill(tables, &diff(&Contents::default(), &contents(world)))?;
         set_host(tables)?;
-        let forwarder = Self { runner, world };
-        forwarder.give_to_owners(world)?;
+        let mut forwarder = Self { runner, world, owners: Owners::Here };
+        forwarder.give_to_owners()?;
         Ok(forwarder)
     }
 
@@ -71,13 +75,27 @@ impl Forwarder {
         Ok(self.runner.attach_uplink(ifindex)?)
     }
 
-    /// Every VIP belongs to its owner, as after a first claim.
-    fn give_to_owners(&self, world: World) -> Result<()> {
-        let owners = &self.runner.tables().vips;
+    /// Has the VIPs owned here or elsewhere from now on.
+    pub(super) fn set_owners(&mut self, owners: Owners) -> Result<()> {
+        if self.owners != owners {
+            self.owners = owners;
+            self.give_to_owners()?;
+        }
+        Ok(())
+    }
+
+    /// Every VIP belongs to its owner, as after a claim.
+    fn give_to_owners(&mut self) -> Result<()> {
+        let Self { runner, world, owners } = self;
+        let words = &runner.tables().vips;
         for vip in 0..world.entries {
-            let old = owners.load(vip)?.word;
-            let new = OwnerWord::new(1, true, port_index(world.owner_of(vip)), 0);
-            ensure!(owners.swap_word(vip, old, new)?, "somebody moved a VIP");
+            let port = match owners {
+                Owners::Here => world.owner_of(vip),
+                Owners::Elsewhere => world::far_owner_of(vip),
+            };
+            let old = words.load(vip)?.word;
+            let new = OwnerWord::new(old.epoch() + 1, true, port_index(port), 0);
+            ensure!(words.swap_word(vip, old, new)?, "somebody moved a VIP");
         }
         Ok(())
     }
@@ -90,6 +108,7 @@ impl Forwarder {
             // Every VIP has an EIP, whose traffic is the VIP's that goes that way.
             counted.eips_used += add(&mut counted.eips, tables.vips.traffic(slot, Way::Eip)?);
             counted.vips_used += add(&mut counted.vips, tables.vips.all_traffic(slot)?);
+            counted.onward += tables.vips.traffic(slot, Way::Onward)?.packets_in;
             let entry = tables.vips.load(slot)?;
             counted.moves += entry.word.epoch();
             counted.waiting += u32::from(entry.pending != Pending::NONE);
@@ -118,6 +137,11 @@ const fn port_index(port: u32) -> u32 {
     port + 1
 }
 
+/// Index of another host in the tables.
+const fn host_index(host: u32) -> u32 {
+    host + 1
+}
+
 /// Index of the subnet.
 const SUBNET: u32 = 1;
 
@@ -132,7 +156,7 @@ fn contents(world: World) -> Contents {
     );
     let mut add = |address: Ipv4Addr, entry| contents.addresses.insert((vni, address.into()), entry);
     add(world::GATEWAY, AddressEntry::new(AddressKind::Gateway(SUBNET)));
-    for port in 0..world::PORTS {
+    for port in 0..world::PORTS + world::FAR_OWNERS {
         let index = port_index(port);
         add(world::port_address(port), AddressEntry::new(AddressKind::Fixed(index)));
     }
@@ -141,9 +165,17 @@ fn contents(world: World) -> Contents {
         let entry = AddressEntry::new(AddressKind::Vip(vip)).with_eip(eip.into(), 0);
         add(world::nth(world::FIRST_VIP, vip), entry);
     }
-    for port in 0..world::PORTS {
-        let (index, ifindex) = (port_index(port), world::port_interface(port));
+    for port in 0..world::PORTS + world::FAR_OWNERS {
+        let index = port_index(port);
         let mac = world::port_mac(port);
+        let (ifindex, flags) = if port < world::PORTS {
+            let ifindex = world::port_interface(port);
+            contents.port_devs.insert(index, ifindex);
+            contents.interfaces.insert(ifindex, index);
+            (ifindex, PortFlags::TAKES_XDP)
+        } else {
+            (host_index(world::host_of(port)), PortFlags::REMOTE)
+        };
         let entry = PortEntry {
             ifindex,
             vni,
@@ -152,14 +184,18 @@ fn contents(world: World) -> Contents {
             gateway: world::GATEWAY.into(),
             mask: Ipv4::from_raw(u32::MAX.unbounded_shl(32 - u32::from(prefix)).to_be()),
             mac: wire::Mac::new(mac.0),
-            flags: PortFlags::TAKES_XDP,
+            flags,
             ..PortEntry::default()
         };
         contents.ports.insert(index, entry);
-        contents.port_devs.insert(index, ifindex);
-        contents.interfaces.insert(ifindex, index);
         contents.macs.insert((vni, mac.0), index);
     }
+    for host in 0..world::HOSTS {
+        contents.hosts.insert(host_index(host), world::vtep(host).into());
+        contents.vteps.insert(world::vtep(host).into(), host_index(host));
+    }
+    contents.vteps.insert(world::OWN_VTEP.into(), host_index(world::HOSTS));
+    contents.vnis.insert(vni);
     let own = Grant { rights: Rights::OWN, ..Grant::default() };
     for vip in 0..world.entries {
         let members = [world.owner_of(vip), world::STANDBY].map(port_index);
@@ -180,7 +216,7 @@ fn contents(world: World) -> Contents {
     contents
 }
 
-/// The host's own entries: the uplink, the way out, a neighbour that is known for good.
+/// The host's own entries: the uplink, the way out, a neighbour that is known for good, other hosts that are neighbours too.
 fn set_host(tables: &Tables) -> Result<()> {
     let mac = |mac: crate::Mac| wire::Mac::new(mac.0);
     let address = |address: Ipv4Addr| Ipv4::new(address.octets());
@@ -194,11 +230,24 @@ fn set_host(tables: &Tables) -> Result<()> {
             uplink_mac: mac(world::UPLINK_MAC),
             flags,
             neighbours_until: u64::MAX,
+            vtep: address(world::OWN_VTEP),
             ..Config::default()
         },
     )?;
     let gateway = RouteEntry::new(RouteKind::Gateway(address(world::ROUTER)));
     tables.routes.insert(Ipv4::UNSPECIFIED, 0, gateway)?;
     tables.nexthops.insert(address(world::ROUTER), NextHop { mac: mac(world::ROUTER_MAC), zero: 0 })?;
+    for host in 0..world::HOSTS {
+        let ethernet = Ethernet {
+            destination: mac(world::host_mac(host)),
+            source: mac(world::UPLINK_MAC),
+            ether_type: EtherType::IPV4,
+        };
+        let next_hop = address(world::vtep(host));
+        let ip = Ipv4Header::tunnel(address(world::OWN_VTEP), next_hop);
+        tables
+            .hosts
+            .set(host_index(host), HostEntry { ethernet, ip, mtu: 1500, next_hop, ..HostEntry::default() })?;
+    }
     Ok(())
 }

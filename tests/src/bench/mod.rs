@@ -11,6 +11,7 @@ mod generator;
 mod harness;
 mod machine;
 mod moves;
+mod outer;
 mod peers;
 mod per_packet;
 mod report;

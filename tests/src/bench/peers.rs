@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{DevMap, HashMap, MapData, PerCpuArray},
+    maps::{Array, DevMap, HashMap, MapData, PerCpuArray},
     programs::{ProgramFd, SchedClassifier, Xdp, XdpMode, xdp::XdpLink},
 };
 
 use super::{
-    harness::Hook,
+    harness::{Hook, OUTER},
+    outer::Outer,
     world::{self, World},
 };
 
@@ -51,12 +52,18 @@ const PLACE: usize = 8;
 /// Bytes of `struct receiver`: port, MAC, the gateway's MAC.
 const RECEIVER: usize = 16;
 
+/// Bytes of `struct host`: the headers, and two that are not used.
+const HOST: usize = OUTER + 2;
+
+/// The hash tables.
+const TABLES: [&str; 5] = ["WHOLE", "PLACES", "RECEIVERS", "FAR", "FAR_RECEIVERS"];
+
 impl Peers {
     /// Loads the programs with tables of exactly the world's size, and fills them. The calling thread's namespace has the
     /// world's interfaces.
     pub(super) fn load(object: &[u8], world: World) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        for name in ["WHOLE", "PLACES", "RECEIVERS"] {
+        for name in TABLES {
             loader.map_max_entries(name, world.entries);
         }
         let mut ebpf = loader.load(object).context("the kernel refuses the peers' programs")?;
@@ -114,13 +121,23 @@ const fn device(port: u32) -> u32 {
 
 fn fill(ebpf: &mut Ebpf, world: World) -> Result<()> {
     let mut maps: BTreeMap<&str, _> = BTreeMap::new();
-    for name in ["WHOLE", "PLACES", "RECEIVERS"] {
+    for name in TABLES.into_iter().chain(["HOSTS"]) {
         maps.insert(name, ebpf.take_map(name).with_context(|| format!("no map {name}"))?);
     }
     let mut take = |name| maps.remove(name).with_context(|| format!("no map {name}"));
     let mut whole: HashMap<MapData, [u8; 4], [u8; WHOLE]> = take("WHOLE")?.try_into()?;
     let mut places: HashMap<MapData, [u8; 4], [u8; PLACE]> = take("PLACES")?.try_into()?;
     let mut receivers: HashMap<MapData, [u8; PLACE], [u8; RECEIVER]> = take("RECEIVERS")?.try_into()?;
+    let mut far: HashMap<MapData, [u8; 4], [u8; WHOLE]> = take("FAR")?.try_into()?;
+    let mut far_receivers: HashMap<MapData, [u8; PLACE], u32> = take("FAR_RECEIVERS")?.try_into()?;
+    let mut hosts: Array<MapData, [u8; HOST]> = take("HOSTS")?.try_into()?;
+    for host in 0..world::HOSTS {
+        hosts.set(
+            host,
+            sized::<HOST>(&[&Outer::to(host).without_lengths(), [0; 2].as_slice()].concat())?,
+            0,
+        )?;
+    }
     for vip in 0..world.entries {
         let eip = world::nth(world::FIRST_EIP, world.eip_of(vip)).octets();
         let port = world.owner_of(vip);
@@ -131,6 +148,12 @@ fn fill(ebpf: &mut Ebpf, world: World) -> Result<()> {
         whole.insert(eip, sized::<WHOLE>(&both)?, 0)?;
         places.insert(eip, sized::<PLACE>(&place)?, 0)?;
         receivers.insert(sized::<PLACE>(&place)?, sized::<RECEIVER>(&receiver)?, 0)?;
+        let host = world::host_of(world::far_owner_of(vip));
+        let vip_mac = world::vip_mac(world::nth(world::FIRST_VIP, vip)).0;
+        let both = [vip_mac, world::vip_mac(world::GATEWAY).0].concat();
+        let whole = [place.as_slice(), &host.to_ne_bytes(), &both].concat();
+        far.insert(eip, sized::<WHOLE>(&whole)?, 0)?;
+        far_receivers.insert(sized::<PLACE>(&place)?, host, 0)?;
     }
     Ok(())
 }

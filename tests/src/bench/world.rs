@@ -13,8 +13,17 @@ pub(super) const STANDBY: u32 = OWNERS;
 /// A port that has no VIP, and talks to them.
 pub(super) const NEIGHBOUR: u32 = OWNERS + 1;
 
-/// All ports.
+/// All ports here.
 pub(super) const PORTS: u32 = OWNERS + 2;
+
+/// Ports of other hosts that may own VIPs: their numbers begin at [`PORTS`].
+pub(super) const FAR_OWNERS: u32 = OWNERS;
+
+/// Other hosts, over which those ports are spread.
+pub(super) const HOSTS: u32 = 16;
+
+/// This host's VTEP.
+pub(super) const OWN_VTEP: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
 
 /// The VPC's number.
 pub(super) const VNI: u32 = 4001;
@@ -73,9 +82,39 @@ pub(super) fn port_mac(port: u32) -> Mac {
     Mac([2, 0, 0, 0, 1, last])
 }
 
+/// Number of the host that a port of another host is on.
+pub(super) const fn host_of(port: u32) -> u32 {
+    (port - PORTS) % HOSTS
+}
+
+/// VTEP of another host.
+pub(super) fn vtep(host: u32) -> Ipv4Addr {
+    nth(Ipv4Addr::new(172, 31, 0, 1), host)
+}
+
+/// MAC of another host, which is a neighbour.
+pub(super) fn host_mac(host: u32) -> Mac {
+    let [.., last] = host.to_be_bytes();
+    Mac([2, 0, 0, 0, 2, last])
+}
+
 /// Interface index of a port.
 pub(super) const fn port_interface(port: u32) -> u32 {
     100 + port
+}
+
+/// The port that owns a VIP while the owners are on other hosts.
+pub(super) const fn far_owner_of(vip: u32) -> u32 {
+    PORTS + vip % FAR_OWNERS
+}
+
+/// Where the owners of all VIPs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// On this host.
+    Here,
+    /// On the other hosts.
+    Elsewhere,
 }
 
 /// So many EIPs, with their VIPs.

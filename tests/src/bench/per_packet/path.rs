@@ -1,6 +1,6 @@
 //! The ways of a packet through the programs.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
@@ -8,8 +8,9 @@ use vip_userspace::kernel::RunnerProgram;
 
 use super::super::{
     forwarder::Counted,
-    harness::{Hook, State},
-    world::{self, World},
+    harness::{Entry, FRAME, Hook, State},
+    outer::Outer,
+    world::{self, Owners, World},
 };
 use crate::{Mac, frame::Arp};
 
@@ -32,6 +33,14 @@ pub enum Path {
     SnatOut,
     /// From a guest to a VIP of its subnet.
     GuestToVip,
+    /// From outside to an EIP, to the owner of its VIP on another host.
+    EipToRemote,
+    /// From a guest to a VIP of its subnet, whose owner is on another host.
+    GuestToRemote,
+    /// From another host to a VIP, delivered to its owner here.
+    VxlanToLocal,
+    /// From another host to a VIP that has moved on: to its owner's host.
+    VxlanOnward,
 }
 
 /// Packets that one interface receives.
@@ -48,7 +57,14 @@ pub(super) struct Expected {
     pub(super) code: u32,
     /// The packet afterwards.
     pub(super) packet: Vec<u8>,
+    /// Where the packet goes to another host: the outer source ports that it may have, any of them for a flow. That of `packet`
+    /// is 0.
+    pub(super) source_ports: Option<RangeInclusive<u16>>,
 }
+
+/// Source ports of what comes from its sender's host (RFC 7348 section 5: the dynamic range), and of what is sent on.
+const FRESH: RangeInclusive<u16> = 49_152..=65_535;
+const ONWARD: RangeInclusive<u16> = 16_384..=32_767;
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -69,7 +85,7 @@ fn udp(macs: (Mac, Mac), from: Ipv4Addr, to: Ipv4Addr, ttl: u8) -> Result<Vec<u8
 /// An ARP packet, padded as Ethernet wants it.
 fn arp(packet: &Arp, source: Mac, destination: Mac) -> Vec<u8> {
     let mut frame = packet.frame(source, destination);
-    frame.resize(super::super::harness::FRAME, 0);
+    frame.resize(FRAME, 0);
     frame
 }
 
@@ -82,13 +98,17 @@ const NEIGHBOUR_MAC: Mac = Mac([2, 0, 0, 0, 1, world::NEIGHBOUR.to_le_bytes()[0]
 
 impl Path {
     /// All, in the order in which they are measured: claims last, because they change the owners.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::EipIn,
         Self::Unknown,
         Self::ArpEip,
         Self::ArpVip,
         Self::SnatOut,
         Self::GuestToVip,
+        Self::VxlanToLocal,
+        Self::EipToRemote,
+        Self::GuestToRemote,
+        Self::VxlanOnward,
         Self::ClaimMoves,
         Self::ClaimWaits,
     ];
@@ -104,13 +124,30 @@ impl Path {
             Self::ClaimWaits => "claim that waits (damped)",
             Self::SnatOut => "VIP out as its EIP",
             Self::GuestToVip => "guest to VIP",
+            Self::EipToRemote => "EIP in to VIP on another host",
+            Self::GuestToRemote => "guest to VIP on another host",
+            Self::VxlanToLocal => "VXLAN in to local VIP",
+            Self::VxlanOnward => "VXLAN in, sent on to the VIP's new host",
+        }
+    }
+
+    /// Where the owners are.
+    pub(super) const fn owners(self) -> Owners {
+        match self {
+            Self::EipToRemote | Self::GuestToRemote | Self::VxlanOnward => Owners::Elsewhere,
+            _ => Owners::Here,
         }
     }
 
     /// The kind of program.
     pub(super) const fn hook(self) -> Hook {
         match self {
-            Self::EipIn | Self::Unknown | Self::ArpEip => Hook::Xdp,
+            Self::EipIn
+            | Self::Unknown
+            | Self::ArpEip
+            | Self::EipToRemote
+            | Self::VxlanToLocal
+            | Self::VxlanOnward => Hook::Xdp,
             _ => Hook::Tc,
         }
     }
@@ -124,20 +161,38 @@ impl Path {
     }
 
     /// The harness's program.
-    pub(super) const fn harness(self) -> &'static str {
+    pub(super) const fn harness(self) -> Entry {
         match self {
-            Self::EipIn | Self::Unknown => "xdp_to",
-            Self::ArpEip => "xdp_asked",
-            Self::ArpVip => "tc_asked",
-            Self::ClaimMoves | Self::ClaimWaits => "tc_claimed",
-            Self::SnatOut => "tc_from",
-            Self::GuestToVip => "tc_to_by_mac",
+            Self::EipIn | Self::Unknown => Entry::new("xdp_to"),
+            Self::ArpEip => Entry::new("xdp_asked"),
+            Self::ArpVip => Entry::new("tc_asked"),
+            Self::ClaimMoves | Self::ClaimWaits => Entry::new("tc_claimed"),
+            Self::SnatOut => Entry::new("tc_from"),
+            Self::GuestToVip => Entry::new("tc_to_by_mac"),
+            Self::GuestToRemote => Entry::new("tc_to_by_mac").single(),
+            Self::EipToRemote => Entry::new("xdp_to_far"),
+            Self::VxlanToLocal | Self::VxlanOnward => Entry::tunnelled("xdp_inside"),
         }
     }
 
-    /// Whether the C programs do this job too.
-    pub(super) const fn has_peers(self) -> bool {
-        matches!(self, Self::EipIn | Self::Unknown)
+    /// The C program that does this job with one hash look-up.
+    pub(super) const fn one_hash(self) -> Option<&'static str> {
+        match self {
+            Self::EipIn | Self::Unknown => Some("one_hash"),
+            Self::EipToRemote => Some("far_eip"),
+            Self::GuestToRemote => Some("tc_to_far"),
+            Self::VxlanToLocal => Some("from_far"),
+            Self::VxlanOnward => Some("onward"),
+            _ => None,
+        }
+    }
+
+    /// The same with two.
+    pub(super) const fn two_hashes(self) -> Option<&'static str> {
+        match self {
+            Self::EipIn | Self::Unknown => Some("two_hashes"),
+            _ => None,
+        }
     }
 
     /// Whether it can be measured with so many entries; else why not.
@@ -162,9 +217,14 @@ impl Path {
         };
         let neighbour = world::port_interface(world::NEIGHBOUR);
         match self {
-            Self::EipIn | Self::ArpEip => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_EIP),
+            Self::EipIn | Self::ArpEip | Self::EipToRemote => {
+                one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_EIP)
+            }
             Self::Unknown => one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_UNKNOWN),
-            Self::ArpVip | Self::GuestToVip => {
+            Self::VxlanToLocal | Self::VxlanOnward => {
+                one(1, &self.frame(world, 0, NOBODY)?, world::FIRST_VIP)
+            }
+            Self::ArpVip | Self::GuestToVip | Self::GuestToRemote => {
                 one(neighbour, &self.frame(world, 0, NOBODY)?, world::FIRST_VIP)
             }
             Self::ClaimMoves | Self::ClaimWaits => {
@@ -202,7 +262,7 @@ impl Path {
             if address == NOBODY { VIP_MAC } else { world::vip_mac(address) }
         };
         match self {
-            Self::EipIn | Self::Unknown => {
+            Self::EipIn | Self::Unknown | Self::EipToRemote => {
                 udp((world::ROUTER_MAC, world::UPLINK_MAC), world::CLIENT, address, 64)
             }
             Self::ArpEip => {
@@ -221,9 +281,12 @@ impl Path {
                 let macs = (world::port_mac(port), world::vip_mac(world::GATEWAY));
                 udp(macs, address, world::CLIENT, 64)
             }
-            Self::GuestToVip => {
+            Self::GuestToVip | Self::GuestToRemote => {
                 let speaker = world::port_address(world::NEIGHBOUR);
                 udp((NEIGHBOUR_MAC, constant(address)), speaker, address, 64)
+            }
+            Self::VxlanToLocal | Self::VxlanOnward => {
+                Ok(Outer::from(world::host_of(FAR)).around(&far_guest(constant(address), address)?))
             }
         }
     }
@@ -235,6 +298,7 @@ impl Path {
         let eip_address = |eip| world::nth(world::FIRST_EIP, eip);
         let owner_mac = |vip| world::port_mac(world.owner_of(vip));
         let gateway = world::vip_mac(world::GATEWAY);
+        let far_host = |vip| world::host_of(world::far_owner_of(vip));
         let (code, packet) = match self {
             Self::EipIn => {
                 let vip = vip_of(number)?;
@@ -263,8 +327,29 @@ impl Path {
                 let speaker = world::port_address(world::NEIGHBOUR);
                 (TC_ACT_REDIRECT, udp(macs, speaker, vip_address(number), 64)?)
             }
+            Self::EipToRemote => {
+                let vip = vip_of(number)?;
+                let macs = (gateway, world::vip_mac(vip_address(vip)));
+                let inner = udp(macs, world::CLIENT, vip_address(vip), 63)?;
+                (XDP_TX, Outer::to(far_host(vip)).around(&inner))
+            }
+            Self::GuestToRemote => {
+                let inner = self.frame(world, 0, vip_address(number))?;
+                (TC_ACT_REDIRECT, Outer::to(far_host(number)).around(&inner))
+            }
+            Self::VxlanToLocal => (XDP_REDIRECT, far_guest(owner_mac(number), vip_address(number))?),
+            Self::VxlanOnward => {
+                let vip = vip_address(number);
+                let inner = far_guest(world::vip_mac(vip), vip)?;
+                (XDP_TX, Outer::to(far_host(number)).around(&inner))
+            }
         };
-        Ok(Expected { code, packet })
+        let source_ports = match self {
+            Self::EipToRemote | Self::GuestToRemote => Some(FRESH),
+            Self::VxlanOnward => Some(ONWARD),
+            _ => None,
+        };
+        Ok(Expected { code, packet, source_ports })
     }
 
     /// Whether the counters say that exactly `runs` packets went this way, over all entries, and nothing else happened. Gives
@@ -284,12 +369,15 @@ impl Path {
         let moves = after.moves - before.moves;
         let found = (eips_in, eips_out, vips_in, vips_out);
         let wanted = match self {
-            Self::EipIn => (runs, 0, runs, 0),
+            Self::EipIn | Self::EipToRemote => (runs, 0, runs, 0),
             Self::SnatOut => (0, runs, 0, runs),
-            Self::GuestToVip => (0, 0, runs, 0),
+            Self::GuestToVip | Self::GuestToRemote | Self::VxlanToLocal => (0, 0, runs, 0),
             _ => (0, 0, 0, 0),
         };
         ensure!(found == wanted, "of {runs} packets, EIPs and VIPs counted {found:?} (in, out, in, out)");
+        let onward = after.onward - before.onward;
+        let wanted = if self == Self::VxlanOnward { runs } else { 0 };
+        ensure!(onward == wanted, "of {runs} packets {onward} were sent on to other hosts");
         match self {
             Self::ClaimMoves => ensure!(moves == runs, "{runs} claims made {moves} moves"),
             // Each VIP regains a move a second.
@@ -300,7 +388,7 @@ impl Path {
             _ => ensure!(moves == 0, "{moves} VIPs moved"),
         }
         Ok(match self {
-            Self::EipIn => {
+            Self::EipIn | Self::EipToRemote => {
                 let used = after.eips_used;
                 spread_evenly(used, world, runs)?;
                 format!(
@@ -309,7 +397,10 @@ impl Path {
                 )
             }
             Self::SnatOut => format!("EIPs counted {eips_out} packets out for {runs} runs"),
-            Self::GuestToVip => format!("VIPs counted {vips_in} packets for {runs} runs"),
+            Self::VxlanOnward => format!("VIPs counted {onward} packets sent on for {runs} runs"),
+            Self::GuestToVip | Self::GuestToRemote | Self::VxlanToLocal => {
+                format!("VIPs counted {vips_in} packets for {runs} runs")
+            }
             Self::ClaimMoves => format!("epochs grew by {moves} for {runs} claims"),
             Self::ClaimWaits => {
                 format!(
@@ -334,6 +425,14 @@ fn spread_evenly(used: u32, world: World, runs: u64) -> Result<()> {
         "{runs} packets reached {used} of {entries} EIPs: they were not random"
     );
     Ok(())
+}
+
+/// The guest on another host that speaks to VIPs: number of a port.
+const FAR: u32 = world::PORTS;
+
+/// What that guest sends.
+fn far_guest(to_mac: Mac, to: Ipv4Addr) -> Result<Vec<u8>> {
+    udp((world::port_mac(FAR), to_mac), world::port_address(FAR), to, 64)
 }
 
 /// An ARP reply.

@@ -1,10 +1,13 @@
 //! Rounds of samples: every program once in each, so that what changes on the machine changes for all.
 
+use std::ops::{Range, RangeInclusive};
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
     super::{
         Options,
+        harness::Runs,
         report::{Row, count},
         stats::Spread,
     },
@@ -46,8 +49,10 @@ impl Subject {
     }
 
     fn of(path: Path) -> Vec<Self> {
-        let peers: &[Self] = if path.has_peers() { &[Self::OneHash, Self::TwoHashes] } else { &[] };
-        [&[Self::Empty, Self::Redirect], peers, &[Self::Forwarder]].concat()
+        let one = path.one_hash().map(|_| Self::OneHash);
+        let two = path.two_hashes().map(|_| Self::TwoHashes);
+        let peers = one.into_iter().chain(two);
+        [Self::Empty, Self::Redirect].into_iter().chain(peers).chain([Self::Forwarder]).collect()
     }
 
     /// Puts the program behind the harness.
@@ -58,8 +63,8 @@ impl Subject {
         let program = match self {
             Self::Empty => peers.program(if tc { "tc_empty" } else { "xdp_empty" })?,
             Self::Redirect => peers.program(if tc { "tc_redirect" } else { "xdp_redirect" })?,
-            Self::OneHash => peers.program("one_hash")?,
-            Self::TwoHashes => peers.program("two_hashes")?,
+            Self::OneHash => peers.program(path.one_hash().context("no C program")?)?,
+            Self::TwoHashes => peers.program(path.two_hashes().context("no C program")?)?,
             Self::Forwarder => forwarder.program(path.program())?,
         };
         if tc { tc_harness.enter(program) } else { xdp.enter(program) }
@@ -79,6 +84,7 @@ pub(super) fn measure(bench: &mut Bench, path: Path, options: &Options) -> Resul
     if path == Path::ClaimWaits {
         exhaust(bench, &mut slices)?;
     }
+    bench.forwarder.set_owners(path.owners())?;
     let before = bench.forwarder.counted()?;
     let mut runs = 0;
     if path != Path::ClaimMoves {
@@ -137,7 +143,14 @@ impl Budget {
             let rounds_per_sweep = (entries / 100_000).max(4);
             return Self { rounds, repeat: entries / rounds_per_sweep, warm_up: 0, rounds_per_sweep };
         }
-        let repeat = if short { 20_000 } else { 200_000 };
+        let single = path.harness().runs == Runs::Single;
+        let repeat = match (single, short) {
+            (false, false) => 200_000,
+            (false, true) => 20_000,
+            // A call of the kernel each.
+            (true, false) => 50_000,
+            (true, true) => 5_000,
+        };
         Self { rounds, repeat, warm_up: repeat, rounds_per_sweep: 1 }
     }
 }
@@ -170,7 +183,7 @@ fn compare(bench: &mut Bench, path: Path, slices: &[Slice]) -> Result<u32> {
         for pick in 0..picks {
             let place = if picks > 1 { u64::from(pick) * u64::from(last) / u64::from(picks - 1) } else { 0 };
             let number = state.offset + state.step * u32::try_from(place)?;
-            let expected = path.expected(bench.world, &bench.vips, number)?;
+            let mut expected = path.expected(bench.world, &bench.vips, number)?;
             let only = state.only(number);
             let outcome = bench.harness(path.hook()).run(path.harness(), &only, *ifindex, 1)?;
             ensure!(
@@ -179,6 +192,10 @@ fn compare(bench: &mut Bench, path: Path, slices: &[Slice]) -> Result<u32> {
                 outcome.code,
                 expected.code
             );
+            if let Some(ports) = &expected.source_ports {
+                take_source_port(&outcome.packet, &mut expected.packet, ports)
+                    .with_context(|| format!("entry {number}"))?;
+            }
             ensure!(
                 outcome.packet == expected.packet,
                 "entry {number}:\n  came out {:02x?}\n  expected {:02x?}",
@@ -189,6 +206,16 @@ fn compare(bench: &mut Bench, path: Path, slices: &[Slice]) -> Result<u32> {
         }
     }
     Ok(compared)
+}
+
+/// Expects the outer source port that came out, if it is one of these.
+fn take_source_port(packet: &[u8], expected: &mut [u8], ports: &RangeInclusive<u16>) -> Result<()> {
+    const PORT: Range<usize> = 34..36;
+    let found = packet.get(PORT).and_then(|bytes| bytes.first_chunk()).context("the packet is too short")?;
+    let port = u16::from_be_bytes(*found);
+    ensure!(ports.contains(&port), "from port {port}, which is not within {ports:?}");
+    expected.get_mut(PORT).context("too short a packet is expected")?.copy_from_slice(found);
+    Ok(())
 }
 
 /// The owners claim their VIPs back from the standby. Gives the number of claims.
