@@ -72,7 +72,7 @@ drop_reasons! {
     37 MartianSource "martian_source" "A packet to an EIP from an address that nobody has: of 0.0.0.0/8, 127.0.0.0/8, a group or 240.0.0.0/4 (RFC 1812 section 5.3.7)."
     38 VtepUnknown "vtep_unknown" "VXLAN of a VPC from an address that is no host's VTEP."
     39 VtepNotOurs "vtep_not_ours" "VXLAN of a VPC that is not addressed to this host's VTEP."
-    40 VxlanMalformed "vxlan_malformed" "VXLAN whose outer headers have options, are a fragment or end too early, or whose frame does."
+    40 VxlanMalformed "vxlan_malformed" "VXLAN whose outer headers contradict each other, are of a fragment or end too early, or whose frame does."
     41 VtepAddress "vtep_address" "A port sent to, or from, the VTEP address of a host: guests never reach the underlay."
     42 OverlayClaim "overlay_claim" "ARP inside VXLAN that says who has an address, from another MAC than the tables know, or to everybody: claims count on the claimant's own host only."
     43 OverlayGroup "overlay_group" "A frame to a group inside VXLAN, other than VRRP between a VIP's members, ARP questions and probes."

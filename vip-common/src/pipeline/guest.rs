@@ -325,8 +325,11 @@ fn to_vip<P: Packet, T: Tables>(
         return Decision::NOT_OURS;
     }
     let receiver = attempt!(Receiver::owner(tables, sender.port.vni, ip.destination, owner));
-    count_vip(packet, tables, Source::vip(slot), Direction::In);
-    deliver(packet, tables, sender, ip, source, &receiver)
+    let decision = deliver(packet, tables, sender, ip, source, &receiver);
+    if decision.is_handled() {
+        count_vip(packet, tables, Source::vip(slot), Direction::In);
+    }
+    decision
 }
 
 /// A packet whose address does not lead to its receiver: its MAC may.

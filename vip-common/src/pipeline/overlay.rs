@@ -73,7 +73,8 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     };
     // Of a frame that the NIC has put together (GRO), or its sender left whole (GSO), the length outside may be of one part.
     let length = if gso_size == 0 { ip.end } else { whole };
-    if outer.ip.has_more_fragments() || length < INNER + Ethernet::LEN {
+    let agrees = gso_size != 0 || usize::from(outer.udp.length.get()) == ip.end - ip.payload;
+    if !agrees || outer.ip.has_more_fragments() || length < INNER + Ethernet::LEN {
         return Decision::drop(DropReason::VxlanMalformed);
     }
     if stage == Stage::Xdp && near < length && near < INNER + Ipv4Packet::MOST_BEFORE_PAYLOAD {

@@ -81,6 +81,7 @@ fn a_guest_that_wants_no_cutting_is_told_by_its_gateway_how_long_packets_to_othe
         assert_eq!(error.payload[6..8], MTU.to_be_bytes());
         assert_eq!(error.payload[8..], frame.bytes()[14..14 + error.payload.len() - 8]);
     }
+    assert!(tables.vip_traffic.borrow().is_empty(), "what went no further is no traffic");
 }
 
 #[test]

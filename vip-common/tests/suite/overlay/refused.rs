@@ -135,6 +135,12 @@ fn vxlan_that_is_cut_or_ends_too_early_is_dropped() {
     let (inner, behind) = probe.split_at(41);
     let padded = [Wrapped { inner: inner.to_vec(), ..good() }.bytes(), behind.to_vec()].concat();
     assert_eq!(verdict(&tables, &padded), malformed, "ARP that ends behind the outer packet");
+    for change in [1_u8, 0xff] {
+        let mut contradicting = good().bytes();
+        // The low byte of the UDP length: the outer header has no options.
+        contradicting[39] = contradicting[39].wrapping_add(change);
+        assert_eq!(verdict(&tables, &contradicting), malformed, "UDP as long as IP says");
+    }
     // Bytes that are behind the outer packet are not the inner one's.
     let inner = whole.inner[..whole.inner.len() - 1].to_vec();
     let padded = [Wrapped { inner, ..good() }.bytes(), vec![0]].concat();
