@@ -38,9 +38,31 @@ impl Spread {
     }
 }
 
+/// The sample that a share of all, between 0 and 1, does not exceed (nearest rank); `None` without any.
+pub(super) fn percentile(samples: &[f64], share: f64) -> Option<f64> {
+    let mut samples = samples.to_vec();
+    samples.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank is as small as the number of samples"
+    )]
+    let rank = (samples.len() as f64 * share).ceil() as usize;
+    samples.get(rank.max(1) - 1).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_samples() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 0.99), Some(99.0));
+        assert_eq!(percentile(&[7.0], 0.99), Some(7.0));
+        assert_eq!(percentile(&[], 0.99), None);
+    }
 
     #[test]
     fn the_median_is_the_middle_one_or_between_the_two_middle_ones() {

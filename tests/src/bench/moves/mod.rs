@@ -1,6 +1,7 @@
 //! Part d: moves, what a million EIPs take, and what vipd itself takes.
 
 mod handover;
+mod hosts;
 mod process;
 mod scale;
 mod storm;
@@ -17,6 +18,8 @@ use super::{
 use crate::Lab;
 
 const MS: Column = Column { name: "ms", digits: 3 };
+const P99: Column = Column { name: "p99 ms", digits: 3 };
+const TO_KERNEL: Column = Column { name: "× kernel", digits: 2 };
 const RATE: Column = Column { name: "per second", digits: 0 };
 const MEMORY: Column = Column { name: "MB", digits: 0 };
 const CPU: Column = Column { name: "% of a core", digits: 2 };
@@ -26,11 +29,12 @@ pub(super) fn run(options: &Options, lab: &Lab) -> Result<Section> {
     let mut section = Section {
         part: 'd',
         title: "moves, tables of many EIPs, vipd itself".to_owned(),
-        columns: vec![MS, RATE, MEMORY, CPU],
+        columns: vec![MS, P99, TO_KERNEL, RATE, MEMORY, CPU],
         rows: Vec::new(),
         verified: Vec::new(),
     };
     handover::run(options, lab, &mut section).context("moves under a stream")?;
+    hosts::run(options, &mut section).context("moves between hosts")?;
     storm::run(options, lab, &mut section).context("a storm of claims")?;
     scale::run(options, lab, &mut section).context("many EIPs")?;
     Ok(section)
