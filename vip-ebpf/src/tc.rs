@@ -224,8 +224,9 @@ fn leave_rest(ctx: &TcContext, program: u32, word: u64) -> i32 {
         (*skb).cb[0] = (word >> 32) as u32;
         (*skb).cb[1] = word as u32;
     }
-    // SAFETY: the second programs take what the first leave. The call returns only if the program is not there.
-    let _missing = unsafe { maps::RESTS.tail_call(ctx, program) };
+    // SAFETY: the second programs take what the first leave.
+    unsafe { maps::RESTS.tail_call(ctx, program) };
+    // It returns only if the program is not there.
     drop(DropReason::TableInconsistent)
 }
 

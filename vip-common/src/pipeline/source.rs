@@ -75,7 +75,7 @@ pub(super) fn check_source<T: Tables>(
     if source == Source::REFUSED { Err(DropReason::SourceAddress) } else { Ok(source) }
 }
 
-/// [`check_source`] of an address that is not the port's fixed one; the source as a number.
+/// The source check of an address that is not the port's fixed one; the source as a number.
 #[inline(always)]
 pub fn source_of<T: Tables>(tables: &T, question: &SourceQuestion) -> u32 {
     let &SourceQuestion { port: index, source, destination, vrid, unicast } = question;
