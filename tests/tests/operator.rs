@@ -295,7 +295,6 @@ fn what_this_build_does_not_obey_is_refused_by_name() {
         vipd.wait_for_end(SOON)?;
         for (line, words) in [
             ("metrics: 127.0.0.1:9477", &["metrics", "yet"][..]),
-            ("peers: { key_file: /etc/vip/peers.key, port: 4790 }", &["peers", "yet"]),
             ("profile: cloudpods", &["profile", "cloudpods", "yet"]),
             ("profile: nebula", &["profile", "nebula"]),
             ("xdp_mode: offloaded", &["xdp_mode", "offloaded"]),

@@ -51,7 +51,8 @@ fn tables_of_another_shape_are_refused_by_name_and_forwarding_is_untouched() {
         let stream = stage.stream(EIP, 1_000, Duration::from_secs(100))?;
         stage.vipd.kill9()?;
         // The first table of another size, in the order of their names, is the one that is told of.
-        for (capacity, table) in [("vips: 100", "GRANTS"), ("eips: 100", "NODES"), ("subnets: 5000", "NODES")]
+        for (capacity, table) in
+            [("vips: 100", "ADVERTS"), ("eips: 100", "NODES"), ("subnets: 5000", "NODES")]
         {
             stage.vipd.write_config(&config().with(&format!("capacity: {{ {capacity} }}")))?;
             let mark = stage.vipd.log().mark();
