@@ -323,18 +323,10 @@ mod tests {
     use super::*;
     use crate::{net::Refusal, state};
 
-    fn table(routes: &[(&str, Route)], local: &[&str]) -> RouteTable {
-        let prefix = |text: &str| text.parse().expect("a prefix");
-        RouteTable {
-            entries: routes.iter().map(|(text, route)| (prefix(text), *route)).collect(),
-            local: local.iter().map(|text| prefix(text)).collect(),
-        }
-    }
-
     #[test]
     fn the_longest_route_decides_which_neighbour_leads_to_a_vtep() {
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
-        let table = table(
+        let table = RouteTable::of(
             &[
                 ("0.0.0.0/0", Route::Via { oif: 2, gateway }),
                 ("192.0.2.0/24", Route::OnLink { oif: 2 }),

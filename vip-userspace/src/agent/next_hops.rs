@@ -194,18 +194,10 @@ mod tests {
     use super::*;
     use crate::net::Refusal;
 
-    fn table(routes: &[(&str, Route)], local: &[&str]) -> RouteTable {
-        let prefix = |text: &str| text.parse().expect("a prefix");
-        RouteTable {
-            entries: routes.iter().map(|(text, route)| (prefix(text), *route)).collect(),
-            local: local.iter().map(|text| prefix(text)).collect(),
-        }
-    }
-
     #[test]
     fn routes_through_other_interfaces_shadow_shorter_ones() {
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
-        let table = table(
+        let table = RouteTable::of(
             &[
                 ("0.0.0.0/0", Route::Via { oif: 2, gateway }),
                 ("192.0.2.0/24", Route::OnLink { oif: 2 }),
@@ -226,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_address_of_the_host_is_local_even_if_a_route_to_it_exists() {
-        let table = table(&[("192.0.2.7/32", Route::OnLink { oif: 2 })], &["192.0.2.7/32"]);
+        let table = RouteTable::of(&[("192.0.2.7/32", Route::OnLink { oif: 2 })], &["192.0.2.7/32"]);
         assert_eq!(entries_of(&table).values().map(RouteEntry::kind).collect::<Vec<_>>(), [RouteKind::Local]);
     }
 

@@ -163,6 +163,18 @@ impl Netlink {
 }
 
 #[cfg(test)]
+impl RouteTable {
+    /// A table of these prefixes and local addresses.
+    pub(crate) fn of(routes: &[(&str, Route)], local: &[&str]) -> Self {
+        let prefix = |text: &str| text.parse().expect("a prefix");
+        Self {
+            entries: routes.iter().map(|(text, route)| (prefix(text), *route)).collect(),
+            local: local.iter().map(|text| prefix(text)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
 
