@@ -98,6 +98,8 @@ pub fn take_claim<T: Tables>(tables: &T, claim: &Claim) -> ClaimOutcome {
         if excess != 0 {
             return wait(tables, cell, claim, now + excess);
         }
+    } else if word.port() != 0 {
+        tell_repeat(tables, cell, claim, word);
     }
     forget_pending(cell);
     set_owner(tables, cell, claim)
@@ -110,6 +112,29 @@ fn forget_pending<C: VipCell>(cell: C) {
     if pending != Pending::NONE {
         // Failing means that another CPU replaced or took it in this very moment: as if this claim had come first.
         let _replaced = cell.swap_pending(pending, Pending::NONE);
+    }
+}
+
+/// Tells the agent that the owner of a VIP that moved a moment ago claims it again: what waits on other hosts is overtaken by that, as
+/// what waits here is. Nothing waits anywhere unless the bucket is in use on the owner's host too.
+#[inline(never)]
+fn tell_repeat<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, word: OwnerWord) {
+    let now = tables.now();
+    let mut is_in_use = false;
+    cell.update_damped_until(|until| {
+        is_in_use = until > now;
+        None
+    });
+    if is_in_use {
+        tables.notify(&Event {
+            at: now,
+            epoch: word.epoch(),
+            kind: EventKind::Repeated as u32,
+            slot: claim.slot,
+            port: claim.port,
+            form: claim.form.number(),
+            ..Event::default()
+        });
     }
 }
 

@@ -83,6 +83,8 @@ pub enum EventKind {
     OwnerAnswered = 5,
     /// A member that does not own the VIP advertises it by VRRP, lastingly: slot, port, previous (the owner), epoch.
     Advertises = 6,
+    /// The owner of a VIP that has moved a moment ago claims it again: slot, port, epoch, form.
+    Repeated = 7,
 }
 
 impl EventKind {
@@ -95,6 +97,7 @@ impl EventKind {
             4 => Some(Self::MemberUses),
             5 => Some(Self::OwnerAnswered),
             6 => Some(Self::Advertises),
+            7 => Some(Self::Repeated),
             _ => None,
         }
     }
@@ -104,7 +107,7 @@ impl EventKind {
     pub const fn class(self) -> MeterClass {
         match self {
             Self::Moved | Self::MemberUses | Self::OwnerAnswered | Self::Advertises => MeterClass::Ownership,
-            Self::Damped | Self::Refused => MeterClass::Refusal,
+            Self::Damped | Self::Refused | Self::Repeated => MeterClass::Refusal,
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use vip_common::{
     engine::{self, MemoryTables},
     pipeline::{Stage, Verdict},
+    tables::EventKind,
 };
 
 use crate::{
@@ -158,6 +159,23 @@ fn a_claim_by_the_present_owner_clears_the_one_that_waits() {
     tables.now.set(tables.now.get() + 60 * SECOND);
     carry_out(&tables, Step::Packet);
     assert_eq!(owner_entry(&tables, 0).word.port(), 1);
+}
+
+#[test]
+fn a_repeated_claim_is_told_as_long_as_a_claim_could_wait_on_another_host() {
+    let tables = World::default().tables();
+    let told =
+        || tables.events.borrow().last().and_then(|event| Some((event.kind()?, event.port, event.epoch)));
+    carry_out(&tables, Step::Claim(1));
+    assert_eq!(told(), None, "nothing has moved for long");
+    carry_out(&tables, Step::Claim(2));
+    assert_eq!(told(), Some((EventKind::Moved, 2, 2)));
+    carry_out(&tables, Step::Claim(2));
+    assert_eq!(told(), Some((EventKind::Repeated, 2, 2)));
+    tables.now.set(tables.now.get() + SECOND);
+    tables.events.borrow_mut().clear();
+    carry_out(&tables, Step::Claim(2));
+    assert_eq!(told(), None, "what could have waited has taken effect");
 }
 
 #[test]

@@ -269,6 +269,8 @@ fn events_are_known_by_their_numbers() {
         EventKind::Refused,
         EventKind::MemberUses,
         EventKind::OwnerAnswered,
+        EventKind::Advertises,
+        EventKind::Repeated,
     ] {
         assert_eq!(EventKind::from_number(kind as u32), Some(kind));
     }

@@ -56,6 +56,8 @@ impl Agent {
         let of_kind = |kind| batch.iter().filter(move |event| event.kind() == Some(kind));
         // Before everything else: while they do not know, other hosts send to the owner before.
         self.tell_peers(of_kind(EventKind::Moved).map(|event| event.slot));
+        let claims = |event: &&Event| matches!(event.kind(), Some(EventKind::Damped | EventKind::Repeated));
+        self.tell_claims(&batch.iter().filter(claims).map(|event| event.slot).collect::<Vec<_>>());
         // Answers first: a use that stands before the answer must not win over it.
         for event in of_kind(EventKind::OwnerAnswered) {
             self.silent.answered(event.slot, event.port);
@@ -92,7 +94,8 @@ impl Agent {
                         unheard.insert(event.slot);
                     }
                 }
-                Some(EventKind::OwnerAnswered) => {}
+                // The other hosts are told already.
+                Some(EventKind::Repeated | EventKind::OwnerAnswered) => {}
                 None => tracing::debug!(?event, "an event of another version"),
             }
         }

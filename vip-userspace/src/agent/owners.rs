@@ -72,7 +72,7 @@ pub(super) fn accept(
         return Ok(false);
     }
     let before = old.word;
-    if before.port() != word.port() && old.pending != Pending::NONE {
+    if before.port() != word.port() && word.claimed() && old.pending != Pending::NONE {
         // It was made before this word was heard: the later one counts. If it took effect just now, that is a later one still.
         tables.vips.swap_pending(slot, old.pending, Pending::NONE)?;
     }
@@ -81,6 +81,16 @@ pub(super) fn accept(
         write_record(tables, slot, (before, word), form)?;
     }
     Ok(true)
+}
+
+/// Forgets a claim that waits: a later one was made on another host.
+pub(super) fn overtake(tables: &Tables, slot: u32) -> Result<(), KernelError> {
+    let pending = tables.vips.load(slot)?.pending;
+    if pending != Pending::NONE {
+        // If it takes effect in this moment, it is as if the other had been made before it.
+        tables.vips.swap_pending(slot, pending, Pending::NONE)?;
+    }
+    Ok(())
 }
 
 /// How the owner of `word` came to own the VIP: as before, if it is the same.

@@ -170,6 +170,13 @@ impl Owners for TableWords<'_> {
         replaced
     }
 
+    fn overtake(&mut self, vip: Vip) {
+        let Some(slot) = self.slot_of(vip) else { return };
+        if let Err(error) = owners::overtake(self.tables, slot) {
+            tracing::error!("a claim that was overtaken still waits: {}", chain(&error));
+        }
+    }
+
     fn sums(&self) -> [u64; BUCKETS] {
         self.places.sums
     }
@@ -361,6 +368,19 @@ impl Agent {
                 }
             }
             exchange.changed(&changed, words, now);
+        });
+        debug_assert!(replaced.is_empty(), "telling changes nothing here");
+    }
+
+    /// Tells the other hosts that guests of this one claimed VIPs, though that changed no word.
+    pub(super) fn tell_claims(&mut self, slots: &[u32]) {
+        if slots.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let replaced = self.exchange(|exchange, words| {
+            let vips: Vec<Vip> = slots.iter().filter_map(|slot| words.vip_in(*slot)).collect();
+            exchange.claimed(&vips, words, now);
         });
         debug_assert!(replaced.is_empty(), "telling changes nothing here");
     }

@@ -13,8 +13,7 @@ use super::{
     message::{
         Body, MOST_ACKS, MOST_WORDS, Message, NO_NONCE, News, Nonce, Refusal, length_of, room_for_words,
     },
-    peer::{Answer, Bulk, Peer, PeerReport, PeerState, Session},
-    window::Window,
+    peer::{Answer, Bulk, Peer, PeerReport, PeerState, Session, Told},
     word::{BUCKETS, Vip, Word},
 };
 use crate::state::Id;
@@ -67,6 +66,9 @@ pub trait Owners {
     /// Replaces the word of a VIP, if it is still `old`.
     fn replace(&mut self, vip: Vip, old: &Word, new: &Word) -> Replaced;
 
+    /// A claim that waits here was overtaken by one on another host.
+    fn overtake(&mut self, vip: Vip);
+
     /// For each bucket the sum of the prints of all VIPs in it, wrapping.
     fn sums(&self) -> [u64; BUCKETS];
 
@@ -114,6 +116,8 @@ pub struct Exchange {
     learning: Option<Learning>,
     unlisted: u64,
     outgoing: Vec<(Ipv4Addr, Vec<u8>)>,
+    /// Claims that were told of.
+    claims: u64,
 }
 
 impl fmt::Debug for Exchange {
@@ -139,6 +143,7 @@ impl Exchange {
             learning: fresh.then(Learning::default),
             unlisted: 0,
             outgoing: Vec::new(),
+            claims: 0,
         }
     }
 
@@ -203,11 +208,28 @@ impl Exchange {
 
     /// VIPs have new words here, by a claim of a guest of this host or because ownership ended: all others are told at once.
     pub fn changed(&mut self, vips: &[Vip], owners: &impl Owners, now: Instant) {
+        let by_claim =
+            |vip: &Vip| owners.word(*vip).is_some_and(|word| word.claimed && word.is_held_on(&self.host));
+        let (claimed, others): (Vec<Vip>, Vec<Vip>) = vips.iter().partition(|vip| by_claim(vip));
+        self.claimed(&claimed, owners, now);
+        self.spread(&others, 0, owners, now);
+    }
+
+    /// Guests of this host claimed VIPs just now, whether that changed the owner or not: claims that wait on the others are overtaken.
+    pub fn claimed(&mut self, vips: &[Vip], owners: &impl Owners, now: Instant) {
+        self.claims += 1;
+        self.spread(vips, self.claims, owners, now);
+    }
+
+    fn spread(&mut self, vips: &[Vip], claim: u64, owners: &impl Owners, now: Instant) {
+        if vips.is_empty() {
+            return;
+        }
         let up: Vec<Ipv4Addr> = self.peers.values().filter(|peer| peer.up).map(|peer| peer.vtep).collect();
         for vtep in up {
             if let Some(peer) = self.peers.get_mut(&vtep) {
                 for vip in vips {
-                    peer.queue.push(*vip, now);
+                    peer.queue.push(*vip, claim, now);
                 }
             }
             self.tell(vtep, vips, owners, now);
@@ -218,13 +240,13 @@ impl Exchange {
     pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
         let mut raised = Vec::new();
         for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
-            match self.merge(News { vip, word }, &sender, true, owners) {
+            match self.merge(News { vip, word, claim: 0 }, &sender, true, owners) {
                 Outcome::Raised => raised.push(vip),
                 Outcome::Applied => self.note_applied(&sender),
                 Outcome::Settled | Outcome::Answered | Outcome::Parked => {}
             }
         }
-        self.changed(&raised, owners, now);
+        self.spread(&raised, 0, owners, now);
     }
 
     fn note_applied(&mut self, sender: &Id) {
@@ -284,10 +306,10 @@ impl Exchange {
             Body::News(news) => self.take_news(from, message.number, news, newest, owners, now),
             Body::Ack(acks) => {
                 for (number, words) in acks {
-                    for (vip, print) in peer.queue.acked(number, words) {
+                    for (vip, told) in peer.queue.acked(number, words) {
                         // What has changed since is on its way as another word.
-                        if owners.word(vip).is_none_or(|word| word.print(vip) == print) {
-                            peer.queue.remove(vip);
+                        if owners.word(vip).is_none_or(|word| word.print(vip) == told.print) {
+                            peer.queue.known(vip, told);
                         }
                     }
                 }
@@ -337,7 +359,7 @@ impl Exchange {
         if echo == peer.challenge {
             peer.challenge = (self.random)();
             if !known {
-                peer.session = Some(Session { nonce, window: Window::default(), sync: Answer::None });
+                peer.session = Some(Session::new(nonce));
             }
             if !known || !peer.up {
                 peer.come_up(now);
@@ -366,9 +388,16 @@ impl Exchange {
         let Some(sender) = self.peers.get(&from).map(|peer| peer.id.clone()) else { return };
         let (mut acked, mut raised) = (0_u32, Vec::new());
         for (place, news) in news.into_iter().enumerate() {
-            let vip = news.vip;
+            let News { vip, claim, .. } = news;
             let outcome = self.merge(news, &sender, newest, owners);
             let Some(peer) = self.peers.get_mut(&from) else { return };
+            // Only a claim that knew what is known here is later than what waits here, and it is later once.
+            if claim != 0
+                && matches!(outcome, Outcome::Applied | Outcome::Settled)
+                && peer.session.as_mut().is_some_and(|session| session.note_claim(vip, claim))
+            {
+                owners.overtake(vip);
+            }
             match outcome {
                 Outcome::Applied => {
                     peer.applied += 1;
@@ -385,12 +414,12 @@ impl Exchange {
         if let Some(peer) = self.peers.get_mut(&from).filter(|_| acked != 0) {
             peer.acks.push((number, acked));
         }
-        self.changed(&raised, owners, now);
+        self.spread(&raised, 0, owners, now);
     }
 
     /// Takes a word that a host has told. `newest`: no later datagram of that host was taken before.
     fn merge(&mut self, news: News, sender: &Id, newest: bool, owners: &mut impl Owners) -> Outcome {
-        let News { vip, word } = news;
+        let News { vip, word, claim } = news;
         loop {
             let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender) };
             let is_mine = mine.is_held_on(&self.host);
@@ -402,7 +431,8 @@ impl Exchange {
                 Ordering::Equal if word.is_held_on(sender) => return Outcome::Parked,
                 Ordering::Equal if is_mine => return Outcome::Answered,
                 Ordering::Equal => return Outcome::Settled,
-                Ordering::Greater if is_mine && mine.claimed && self.learning.is_some() => {
+                // What the other remembers may be older than this host's tables; a claim since it knows this session is not.
+                Ordering::Greater if is_mine && mine.claimed && claim == 0 && self.learning.is_some() => {
                     if let Some(learning) = &mut self.learning {
                         let highest = learning.held.entry(vip).or_default();
                         *highest = word.epoch.max(*highest);
@@ -520,12 +550,13 @@ impl Exchange {
                 peer.queue.remove(vip);
                 continue;
             };
-            let length = length_of(&word);
+            let told = News { vip, word, claim: peer.queue.claim(vip) };
+            let length = length_of(&told);
             if let Some(news) = datagrams.last_mut().filter(|news| news.len() < MOST_WORDS && length <= left)
             {
-                news.push(News { vip, word });
+                news.push(told);
             } else {
-                datagrams.push(vec![News { vip, word }]);
+                datagrams.push(vec![told]);
                 left = room;
             }
             left = left.saturating_sub(length);
@@ -535,10 +566,12 @@ impl Exchange {
             peer.rests_until = Some(now + PAUSE);
         }
         for news in datagrams {
-            let prints = news.iter().map(|News { vip, word }| (*vip, word.print(*vip))).collect();
+            let told =
+                |News { vip, word, claim }: &News| (*vip, Told { print: word.print(*vip), claim: *claim });
+            let contents = news.iter().map(told).collect();
             let number = self.send(vtep, Body::News(news));
             if let (Some(number), Some(peer)) = (number, self.peers.get_mut(&vtep)) {
-                peer.queue.departed(number, prints);
+                peer.queue.departed(number, contents);
             }
         }
     }
@@ -567,7 +600,7 @@ impl Exchange {
                 }
             }
         }
-        self.changed(&raised, owners, now);
+        self.spread(&raised, 0, owners, now);
     }
 
     /// When [`Self::tick`] has something to do.

@@ -32,6 +32,7 @@ const LONGEST_ID: usize = 64;
 /// Bits of a word's flags.
 const CLAIMED: u8 = 1;
 const HELD: u8 = 1 << 1;
+const NOW: u8 = 1 << 2;
 
 /// A random number that nobody else has drawn.
 pub type Nonce = [u8; 16];
@@ -63,6 +64,9 @@ pub enum Refusal {
 pub(super) struct News {
     pub(super) vip: Vip,
     pub(super) word: Word,
+    /// Number of the claim that is the reason to tell: the later it was made in the sender's session, the higher. 0: there is none, the
+    /// sender tells what it remembers.
+    pub(super) claim: u64,
 }
 
 /// What a datagram says.
@@ -118,12 +122,15 @@ fn put_id(bytes: &mut Vec<u8>, id: &str) {
 }
 
 /// Bytes of a word on its way.
-fn put_news(bytes: &mut Vec<u8>, News { vip, word }: &News) {
+fn put_news(bytes: &mut Vec<u8>, News { vip, word, claim }: &News) {
     bytes.extend_from_slice(&vip.vni.to_be_bytes());
     bytes.extend_from_slice(&vip.address.octets());
     bytes.extend_from_slice(&word.epoch.to_be_bytes());
-    let flags = if word.claimed { CLAIMED } else { 0 } | if word.holder.is_some() { HELD } else { 0 };
-    bytes.push(flags);
+    let bit = |set, flag| if set { flag } else { 0 };
+    bytes.push(bit(word.claimed, CLAIMED) | bit(word.holder.is_some(), HELD) | bit(*claim != 0, NOW));
+    if *claim != 0 {
+        bytes.extend_from_slice(&claim.to_be_bytes());
+    }
     if let Some(Holder { port, host, vrid }) = &word.holder {
         bytes.push(*vrid);
         put_id(bytes, port);
@@ -132,8 +139,10 @@ fn put_news(bytes: &mut Vec<u8>, News { vip, word }: &News) {
 }
 
 /// Length of a word on its way, in bytes.
-pub(super) fn length_of(word: &Word) -> usize {
-    4 + 4 + 8 + 1 + word.holder.as_ref().map_or(0, |holder| 1 + 2 + holder.port.len() + holder.host.len())
+pub(super) fn length_of(News { vip: _, word, claim }: &News) -> usize {
+    let claim = if *claim == 0 { 0 } else { 8 };
+    let holder = word.holder.as_ref().map_or(0, |holder| 1 + 2 + holder.port.len() + holder.host.len());
+    4 + 4 + 8 + 1 + claim + holder
 }
 
 /// Bytes that the words of a datagram between two hosts may have together.
@@ -270,14 +279,15 @@ impl Reader<'_> {
     fn news(&mut self) -> Option<News> {
         let vip = Vip { vni: u32::from_be_bytes(self.array()?), address: Ipv4Addr::from(self.array::<4>()?) };
         let epoch = self.number().filter(|epoch| *epoch <= Word::MAX_EPOCH)?;
-        let flags = self.byte().filter(|flags| flags & !(CLAIMED | HELD) == 0)?;
+        let flags = self.byte().filter(|flags| flags & !(CLAIMED | HELD | NOW) == 0)?;
+        let claim = if flags & NOW == 0 { 0 } else { self.number().filter(|claim| *claim != 0)? };
         let holder = if flags & HELD == 0 {
             None
         } else {
             let vrid = self.byte()?;
             Some(Holder { vrid, port: self.id()?.into(), host: self.id()?.into() })
         };
-        Some(News { vip, word: Word { epoch, claimed: flags & CLAIMED != 0, holder } })
+        Some(News { vip, word: Word { epoch, claimed: flags & CLAIMED != 0, holder }, claim })
     }
 }
 
@@ -307,8 +317,9 @@ mod tests {
     }
 
     fn news() -> impl Strategy<Value = News> {
-        (any::<u32>(), any::<u32>(), word())
-            .prop_map(|(vni, address, word)| News { vip: Vip { vni, address: address.into() }, word })
+        (any::<u32>(), any::<u32>(), word(), prop_oneof![Just(0), any::<u64>()]).prop_map(
+            |(vni, address, word, claim)| News { vip: Vip { vni, address: address.into() }, word, claim },
+        )
     }
 
     fn body() -> impl Strategy<Value = Body> {
@@ -351,7 +362,7 @@ mod tests {
         fn a_word_is_as_long_as_is_said(news in news()) {
             let mut bytes = Vec::new();
             put_news(&mut bytes, &news);
-            prop_assert_eq!(bytes.len(), length_of(&news.word));
+            prop_assert_eq!(bytes.len(), length_of(&news));
         }
 
         #[test]
@@ -398,8 +409,8 @@ mod tests {
             holder: Some(Holder { port: "p".into(), host: "h".into(), vrid: 0 }),
         };
         let room = room_for_words(&long, &long);
-        let news = News { vip: Vip { vni: 1, address: Ipv4Addr::LOCALHOST }, word };
-        let fitting = (room / length_of(&news.word)).min(MOST_WORDS);
+        let news = News { vip: Vip { vni: 1, address: Ipv4Addr::LOCALHOST }, word, claim: u64::MAX };
+        let fitting = (room / length_of(&news)).min(MOST_WORDS);
         for body in [
             Body::News(vec![news; fitting]),
             Body::Ack(vec![(u64::MAX, u32::MAX); MOST_ACKS]),
@@ -445,7 +456,7 @@ mod tests {
         assert_eq!(Message::decode(&nobody, &key()), Err(Refusal::Malformed));
         let word = Word { epoch: Word::MAX_EPOCH + 1, ..Word::default() };
         let vip = Vip { vni: 1, address: Ipv4Addr::LOCALHOST };
-        let late = Message { body: Body::News(vec![News { vip, word }]), ..message }.encode(&key());
+        let late = Message { body: Body::News(vec![News { vip, word, claim: 0 }]), ..message }.encode(&key());
         assert_eq!(Message::decode(&late, &key()), Err(Refusal::Malformed));
     }
 }

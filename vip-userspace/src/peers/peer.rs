@@ -93,6 +93,22 @@ pub(super) struct Session {
     pub(super) window: Window,
     /// Whether it was told everything.
     pub(super) sync: Answer,
+    /// Number of the last claim that it told, by VIP.
+    claims: BTreeMap<Vip, u64>,
+}
+
+impl Session {
+    pub(super) fn new(nonce: Nonce) -> Self {
+        Self { nonce, window: Window::default(), sync: Answer::None, claims: BTreeMap::new() }
+    }
+
+    /// Notes that the other told a claim. `false`: it was known already.
+    pub(super) fn note_claim(&mut self, vip: Vip, claim: u64) -> bool {
+        let last = self.claims.entry(vip).or_default();
+        let is_new = *last < claim;
+        *last = claim.max(*last);
+        is_new
+    }
 }
 
 /// What became of a request for everything.
@@ -135,6 +151,17 @@ struct Waiting {
     due: Instant,
     /// How long the next repetition waits; `None`: it was not sent yet.
     repeat: Option<Duration>,
+    /// Number of the claim that is the reason; 0: none is.
+    claim: u64,
+}
+
+/// What a host was told of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Print of the word.
+    pub(super) print: u64,
+    /// Number of the claim.
+    pub(super) claim: u64,
 }
 
 /// What a host is to be told: VIPs, each once. Their words are looked up when they are sent, so what is sent is the newest.
@@ -143,8 +170,8 @@ pub(super) struct Queue {
     waiting: BTreeMap<Vip, Waiting>,
     /// The same by due time.
     due: BTreeSet<(Instant, Vip)>,
-    /// What datagrams contained: VIPs, with the prints of their words.
-    in_flight: BTreeMap<u64, Vec<(Vip, u64)>>,
+    /// What datagrams contained.
+    in_flight: BTreeMap<u64, Vec<(Vip, Told)>>,
 }
 
 impl Queue {
@@ -156,15 +183,21 @@ impl Queue {
         *self = Self::default();
     }
 
-    /// A VIP has a new word.
-    pub(super) fn push(&mut self, vip: Vip, now: Instant) {
-        self.put(vip, Waiting { due: now, repeat: None });
+    /// A VIP has a new word, or was claimed again; `claim`: the number of the claim, or 0.
+    pub(super) fn push(&mut self, vip: Vip, claim: u64, now: Instant) {
+        let claim = claim.max(self.claim(vip));
+        self.put(vip, Waiting { due: now, repeat: None, claim });
+    }
+
+    /// Number of the claim that is the reason to tell of a VIP; 0: none is.
+    pub(super) fn claim(&self, vip: Vip) -> u64 {
+        self.waiting.get(&vip).map_or(0, |waiting| waiting.claim)
     }
 
     /// A VIP is to be told, if it is not on its way already.
     pub(super) fn push_unless_there(&mut self, vip: Vip, now: Instant) {
         if !self.waiting.contains_key(&vip) {
-            self.push(vip, now);
+            self.push(vip, 0, now);
         }
     }
 
@@ -183,6 +216,13 @@ impl Queue {
         }
     }
 
+    /// A host knows what it was told of a VIP, unless there was another claim since.
+    pub(super) fn known(&mut self, vip: Vip, told: Told) {
+        if self.claim(vip) <= told.claim {
+            self.remove(vip);
+        }
+    }
+
     /// The VIP that is due first, if it is.
     pub(super) fn first_due(&self, now: Instant) -> Option<Vip> {
         self.due.first().filter(|(due, _)| *due <= now).map(|(_, vip)| *vip)
@@ -196,11 +236,12 @@ impl Queue {
     /// The word of a VIP goes out now.
     pub(super) fn sent(&mut self, vip: Vip, now: Instant) {
         let repeat = self.waiting.get(&vip).and_then(|waiting| waiting.repeat).unwrap_or(FIRST_REPEAT);
-        self.put(vip, Waiting { due: now + repeat, repeat: Some((repeat * 2).min(LAST_REPEAT)) });
+        let claim = self.claim(vip);
+        self.put(vip, Waiting { due: now + repeat, repeat: Some((repeat * 2).min(LAST_REPEAT)), claim });
     }
 
     /// Notes what a datagram contains.
-    pub(super) fn departed(&mut self, number: u64, contents: Vec<(Vip, u64)>) {
+    pub(super) fn departed(&mut self, number: u64, contents: Vec<(Vip, Told)>) {
         self.in_flight.insert(number, contents);
         if self.in_flight.len() > IN_FLIGHT {
             self.in_flight.pop_first();
@@ -208,11 +249,11 @@ impl Queue {
     }
 
     /// What of a datagram was acknowledged: a bit for each word.
-    pub(super) fn acked(&mut self, number: u64, words: u32) -> Vec<(Vip, u64)> {
+    pub(super) fn acked(&mut self, number: u64, words: u32) -> Vec<(Vip, Told)> {
         let Some(contents) = self.in_flight.get_mut(&number) else { return Vec::new() };
         let bits =
             (0..).zip(contents.iter()).filter(|(bit, _)| words.checked_shr(*bit).unwrap_or(0) & 1 != 0);
-        let acked: Vec<(Vip, u64)> = bits.map(|(_, word)| *word).collect();
+        let acked: Vec<(Vip, Told)> = bits.map(|(_, word)| *word).collect();
         if acked.len() == contents.len() {
             self.in_flight.remove(&number);
         }
