@@ -100,11 +100,16 @@ impl Agent {
             }
         }
         self.ask_silent_owners(now);
+        self.follow_moves(&moved, &unheard).await;
+    }
+
+    /// Does what follows when VIPs in the slots `moved` have; nobody on the owner's bridge has heard of those in `unheard`.
+    async fn follow_moves(&mut self, moved: &BTreeSet<u32>, unheard: &BTreeSet<u32>) {
         if !moved.is_empty() {
-            self.look_at_words_of(&moved);
+            self.look_at_words_of(moved);
             self.owners_changed().await;
         }
-        for slot in unheard {
+        for &slot in unheard {
             if let Err(error) = self.tell_bridge(slot) {
                 tracing::debug!(
                     "the new owner of {} was not announced: {}",
@@ -159,15 +164,46 @@ impl Agent {
         if entry.word.port() == 0 || entry.word.port() == member || !may_own {
             return false;
         }
+        // Only the owner's own host can ask it.
+        if self.tell_of_use(slot, entry.word) {
+            self.silent.uses_elsewhere(slot, entry.word, member);
+            return false;
+        }
         // An answer may be among what was lost.
         self.notice_lost_events();
         let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
-        match owners::take_over(&self.tables, slot, word, member, ClaimForm::SilentOwner) {
-            Ok(moved) => moved,
-            Err(error) => {
-                tracing::error!("the silent owner of {} stays: {}", self.vip_name(slot), chain(&error));
-                false
-            }
+        self.replace_silent(slot, word, member)
+    }
+
+    /// A member takes over from an owner that is silent. Tells whether the VIP moved.
+    fn replace_silent(&self, slot: u32, word: OwnerWord, member: u32) -> bool {
+        owners::take_over(&self.tables, slot, word, member, ClaimForm::SilentOwner).unwrap_or_else(|error| {
+            tracing::error!("the silent owner of {} stays: {}", self.vip_name(slot), chain(&error));
+            false
+        })
+    }
+
+    /// A guest of another host uses a VIP that a guest here owns, since `epoch`. Tells whether that one has been silent for so long that it is
+    /// to be replaced; if not, it is asked.
+    pub(super) fn is_silent(&mut self, slot: u32, epoch: u64, now: Instant) -> bool {
+        let Ok(entry) = self.tables.vips.load(slot) else { return false };
+        if entry.word.epoch() != epoch || self.contents.port_here(entry.word.port()).is_none() {
+            return false;
+        }
+        self.notice_lost_events();
+        let verdict = self.silent.member_uses(slot, entry.word, now);
+        self.ask_silent_owners(now);
+        verdict == Use::TakesOver(entry.word)
+    }
+
+    /// The host of a VIP's owner says that it is silent: the member here that uses the VIP takes over.
+    pub(super) async fn take_silent(&mut self, slot: u32, epoch: u64) {
+        let Some((word, member)) = self.silent.silent_elsewhere(slot, epoch) else { return };
+        let may_own =
+            self.contents.near().grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
+        if may_own && self.contents.port_here(member).is_some() && self.replace_silent(slot, word, member) {
+            let slots = BTreeSet::from([slot]);
+            self.follow_moves(&slots, &slots).await;
         }
     }
 

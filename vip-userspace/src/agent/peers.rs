@@ -15,8 +15,8 @@ use crate::{
     api::status::{PeerStatus, PeersStatus, RefusedCounts},
     kernel::{KernelError, Tables},
     peers::{
-        BUCKETS, Exchange, Holder, Key, Nonce, Owners, PeerReport, PeerSocket, PeerState, RefusedDatagrams,
-        Replaced, Vip, Word,
+        BUCKETS, Call, Exchange, Holder, Key, Nonce, Owners, Ownership, PeerReport, PeerSocket, PeerState,
+        RefusedDatagrams, Replaced, Vip, Word,
     },
     plan::{Assigned, Contents},
     state::State,
@@ -419,6 +419,42 @@ impl Agent {
             }
         });
         self.take_replaced(replaced).await;
+        let calls = self.peers.as_mut().map(|peers| peers.exchange.take_calls()).unwrap_or_default();
+        for (host, call) in calls {
+            self.take_call(&host, call, now).await;
+        }
+    }
+
+    /// Another host says something about an owner that may have left without a word.
+    async fn take_call(&mut self, host: &str, call: Call, now: Instant) {
+        let (Call::InUse(Ownership { vip, epoch }) | Call::Silent(Ownership { vip, epoch })) = call;
+        let mut found = None;
+        self.exchange(|_, words| found = words.slot_of(vip));
+        let Some(slot) = found else { return };
+        match call {
+            Call::InUse(ownership) => {
+                if self.is_silent(slot, epoch, now) {
+                    self.exchange(|exchange, _| exchange.call(host, Call::Silent(ownership)));
+                }
+            }
+            Call::Silent(_) => self.take_silent(slot, epoch).await,
+        }
+    }
+
+    /// Tells the host of a VIP's owner, if that is another one, that a member here uses the VIP. Tells whether it is another one.
+    pub(super) fn tell_of_use(&mut self, slot: u32, word: OwnerWord) -> bool {
+        let this = self.config.host.clone();
+        let mut is_elsewhere = false;
+        self.exchange(|exchange, words| {
+            let holder = words.named(word).and_then(|word| word.holder);
+            if let (Some(holder), Some(vip)) =
+                (holder.filter(|holder| *holder.host != *this), words.vip_in(slot))
+            {
+                is_elsewhere = true;
+                exchange.call(&holder.host, Call::InUse(Ownership { vip, epoch: word.epoch() }));
+            }
+        });
+        is_elsewhere
     }
 
     /// Does what is due.

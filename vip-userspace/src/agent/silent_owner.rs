@@ -48,6 +48,8 @@ impl Case {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SilentOwners {
     cases: BTreeMap<u32, Case>,
+    /// Members here that used a VIP whose owner is on another host, which was told: with the owner's word then.
+    elsewhere: BTreeMap<u32, (OwnerWord, u32)>,
 }
 
 impl SilentOwners {
@@ -64,6 +66,18 @@ impl SilentOwners {
                 Use::Asking
             }
         }
+    }
+
+    /// A member here uses a VIP whose owner is on another host, and that host is told.
+    pub(super) fn uses_elsewhere(&mut self, slot: u32, word: OwnerWord, member: u32) {
+        self.elsewhere.insert(slot, (word, member));
+    }
+
+    /// The owner of an epoch is silent, says its host. The member that uses the VIP, and the word that it takes over from; `None`: nobody
+    /// has used it since that one became the owner.
+    pub(super) fn silent_elsewhere(&mut self, slot: u32, epoch: u64) -> Option<(OwnerWord, u32)> {
+        let (word, member) = self.elsewhere.remove(&slot)?;
+        (word.epoch() == epoch).then_some((word, member))
     }
 
     /// The port with this index answered for the VIP.

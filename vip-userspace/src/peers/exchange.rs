@@ -11,7 +11,7 @@ use std::{
 use super::{
     key::Key,
     message::{
-        Body, MOST_ACKS, MOST_WORDS, Message, NO_NONCE, News, Nonce, Refusal, length_of, room_for_words,
+        Body, Call, MOST_ACKS, MOST_WORDS, Message, NO_NONCE, News, Nonce, Refusal, length_of, room_for_words,
     },
     peer::{Answer, Bulk, Peer, PeerReport, PeerState, Session, Told},
     word::{BUCKETS, Vip, Word},
@@ -118,6 +118,8 @@ pub struct Exchange {
     outgoing: Vec<(Ipv4Addr, Vec<u8>)>,
     /// Claims that were told of.
     claims: u64,
+    /// Calls that came, each with the host that made it.
+    calls: Vec<(Id, Call)>,
 }
 
 impl fmt::Debug for Exchange {
@@ -144,6 +146,7 @@ impl Exchange {
             unlisted: 0,
             outgoing: Vec::new(),
             claims: 0,
+            calls: Vec::new(),
         }
     }
 
@@ -187,6 +190,19 @@ impl Exchange {
             }
         }
         std::mem::take(&mut self.outgoing)
+    }
+
+    /// The calls that have come, each with the host that made it. To be asked after every datagram.
+    pub fn take_calls(&mut self) -> Vec<(Id, Call)> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// Calls a host, if it is up.
+    pub fn call(&mut self, host: &str, call: Call) {
+        let peer = self.peers.values().find(|peer| *peer.id == *host && peer.up);
+        if let Some(vtep) = peer.map(|peer| peer.vtep) {
+            self.send(vtep, Body::Call(call));
+        }
     }
 
     /// Puts a datagram to a host among those to send. Its number; `None`: there is no such host.
@@ -338,6 +354,7 @@ impl Exchange {
                 peer.answered = true;
                 self.note_answers(now);
             }
+            Body::Call(call) => self.calls.push((peer.id.clone(), call)),
         }
         Ok(())
     }

@@ -84,6 +84,26 @@ pub(super) enum Body {
     Sync,
     /// "That was everything."
     Synced,
+    /// About an owner that may have left without a word.
+    Call(Call),
+}
+
+/// What hosts say about an owner that may have left without a word. It is said once: who wants to know says it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// "A member here uses a VIP that a guest of yours owns: is it still there?"
+    InUse(Ownership),
+    /// "The owner that you asked about does not answer."
+    Silent(Ownership),
+}
+
+/// The time of one owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// What it owns.
+    pub vip: Vip,
+    /// Since when.
+    pub epoch: u64,
 }
 
 impl Body {
@@ -95,6 +115,8 @@ impl Body {
             Self::Digest(_) => 4,
             Self::Sync => 5,
             Self::Synced => 6,
+            Self::Call(Call::InUse(_)) => 7,
+            Self::Call(Call::Silent(_)) => 8,
         }
     }
 }
@@ -121,10 +143,14 @@ fn put_id(bytes: &mut Vec<u8>, id: &str) {
     bytes.extend_from_slice(id);
 }
 
-/// Bytes of a word on its way.
-fn put_news(bytes: &mut Vec<u8>, News { vip, word, claim }: &News) {
+fn put_vip(bytes: &mut Vec<u8>, vip: Vip) {
     bytes.extend_from_slice(&vip.vni.to_be_bytes());
     bytes.extend_from_slice(&vip.address.octets());
+}
+
+/// Bytes of a word on its way.
+fn put_news(bytes: &mut Vec<u8>, News { vip, word, claim }: &News) {
+    put_vip(bytes, *vip);
     bytes.extend_from_slice(&word.epoch.to_be_bytes());
     let bit = |set, flag| if set { flag } else { 0 };
     bytes.push(bit(word.claimed, CLAIMED) | bit(word.holder.is_some(), HELD) | bit(*claim != 0, NOW));
@@ -176,6 +202,10 @@ impl Message {
             }
             Body::Digest(sums) => sums.iter().for_each(|sum| bytes.extend_from_slice(&sum.to_be_bytes())),
             Body::Sync | Body::Synced => {}
+            Body::Call(Call::InUse(Ownership { vip, epoch }) | Call::Silent(Ownership { vip, epoch })) => {
+                put_vip(&mut bytes, *vip);
+                bytes.extend_from_slice(&epoch.to_be_bytes());
+            }
         }
         let tag = key.tag(&bytes);
         bytes.extend_from_slice(&tag);
@@ -272,13 +302,26 @@ impl Reader<'_> {
             }
             5 => Body::Sync,
             6 => Body::Synced,
+            7 => Body::Call(Call::InUse(self.ownership()?)),
+            8 => Body::Call(Call::Silent(self.ownership()?)),
             _ => return None,
         })
     }
 
+    fn vip(&mut self) -> Option<Vip> {
+        Some(Vip { vni: u32::from_be_bytes(self.array()?), address: Ipv4Addr::from(self.array::<4>()?) })
+    }
+
+    fn epoch(&mut self) -> Option<u64> {
+        self.number().filter(|epoch| *epoch <= Word::MAX_EPOCH)
+    }
+
+    fn ownership(&mut self) -> Option<Ownership> {
+        Some(Ownership { vip: self.vip()?, epoch: self.epoch()? })
+    }
+
     fn news(&mut self) -> Option<News> {
-        let vip = Vip { vni: u32::from_be_bytes(self.array()?), address: Ipv4Addr::from(self.array::<4>()?) };
-        let epoch = self.number().filter(|epoch| *epoch <= Word::MAX_EPOCH)?;
+        let (vip, epoch) = (self.vip()?, self.epoch()?);
         let flags = self.byte().filter(|flags| flags & !(CLAIMED | HELD | NOW) == 0)?;
         let claim = if flags & NOW == 0 { 0 } else { self.number().filter(|claim| *claim != 0)? };
         let holder = if flags & HELD == 0 {
@@ -322,6 +365,10 @@ mod tests {
         )
     }
 
+    fn ownership() -> impl Strategy<Value = Ownership> {
+        news().prop_map(|News { vip, word, .. }| Ownership { vip, epoch: word.epoch })
+    }
+
     fn body() -> impl Strategy<Value = Body> {
         prop_oneof![
             any::<(Nonce, Nonce)>().prop_map(|(challenge, echo)| Body::Hello { challenge, echo }),
@@ -334,6 +381,8 @@ mod tests {
             }),
             Just(Body::Sync),
             Just(Body::Synced),
+            ownership().prop_map(|ownership| Body::Call(Call::InUse(ownership))),
+            ownership().prop_map(|ownership| Body::Call(Call::Silent(ownership))),
         ]
     }
 
@@ -374,7 +423,7 @@ mod tests {
             let mut signed = bytes;
             signed.truncate(LONGEST - TAG);
             if let Some(head) = signed.first_chunk_mut::<6>() {
-                *head = [b'V', b'I', b'P', b'N', VERSION, head[5] % 8];
+                *head = [b'V', b'I', b'P', b'N', VERSION, head[5] % 10];
             }
             let tag = key().tag(&signed);
             signed.extend_from_slice(&tag);

@@ -30,7 +30,7 @@ mod tests;
 pub use self::{
     exchange::{Exchange, Owners, Replaced},
     key::{Key, KeyError},
-    message::{LONGEST, Nonce, Refusal},
+    message::{Call, LONGEST, Nonce, Ownership, Refusal},
     peer::{PeerReport, PeerState, RefusedDatagrams},
     socket::PeerSocket,
     word::{BUCKETS, Holder, Vip, Word},
