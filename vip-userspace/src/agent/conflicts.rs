@@ -34,10 +34,9 @@ impl Conflicts {
             return (!goes_on && self.slots.remove(&slot)).then_some(Change::Ended);
         }
         let lasting = || adverts.iter().filter(|(_, advert)| advert.is_lasting(now));
-        if !is_shared(lasting().map(|(_, advert)| advert)) {
-            return None;
-        }
-        let (&master, _) = lasting().max_by_key(|(_, advert)| advert.rank())?;
+        let is_rivalled = |vrid: u8| lasting().filter(|(_, advert)| advert.vrid == vrid).nth(1).is_some();
+        let rivals = lasting().filter(|(_, advert)| is_rivalled(advert.vrid));
+        let (&master, _) = rivals.max_by_key(|(_, advert)| advert.rank())?;
         self.slots.insert(slot);
         Some(Change::Began { master })
     }
@@ -65,6 +64,15 @@ mod tests {
     fn advert(priority: u8, host: u8, since: u64, at: u64) -> Advert {
         let address = Ipv4::new([192, 168, 7, host]);
         Advert { since, at, address, interval: 1000, vrid: 66, priority, zero: [0; 6] }
+    }
+
+    #[test]
+    fn a_member_of_another_virtual_router_has_no_part_in_a_conflict() {
+        let mut conflicts = Conflicts::default();
+        let other = Advert { vrid: 67, ..advert(254, 9, 0, 4 * SECOND) };
+        let adverts =
+            [(1, advert(100, 1, 0, 4 * SECOND)), (2, advert(90, 2, 0, 4 * SECOND)), (3, other)].into();
+        assert_eq!(conflicts.judge(4, &adverts, 4 * SECOND), Some(Change::Began { master: 1 }));
     }
 
     #[test]

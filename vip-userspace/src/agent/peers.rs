@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future, io, net::Ipv4Addr, sync::Arc, time::Instant};
 
 use hashbrown::HashMap;
-use vip_common::tables::{ConfigFlags, OwnerWord};
+use vip_common::tables::{ConfigFlags, Move, OwnerWord};
 
 use super::{
     error::chain,
@@ -90,9 +90,11 @@ impl TableWords<'_> {
         (self.vip_in(slot) == Some(vip)).then_some(slot)
     }
 
-    /// A word without indexes; `None`: its port has no name.
-    fn named(&self, word: OwnerWord) -> Option<Word> {
+    /// The word of a slot without indexes; `None`: its port has no name.
+    fn named(&self, slot: u32, word: OwnerWord) -> Option<Word> {
         let holder = match word.port() {
+            // The epoch is of another VIP that had the slot before: of this one nobody has ever owned anything.
+            0 if !self.has_moved(slot, word.epoch()) => return Some(Word::default()),
             0 => None,
             index => {
                 let port = self.names.present_port(index)?;
@@ -105,6 +107,13 @@ impl TableWords<'_> {
             }
         };
         Some(Word { epoch: word.epoch(), claimed: word.claimed(), holder })
+    }
+
+    /// Whether the VIP in a slot came to its present word by a move.
+    fn has_moved(&self, slot: u32, epoch: u64) -> bool {
+        let last = self.tables.moves.get(Move::index(slot, epoch));
+        // If it cannot be told, it is told as it is.
+        epoch != 0 && last.is_ok_and(|last| last.epoch == epoch)
     }
 
     /// A word with indexes; `None`: its port is not known here, or not that it may own the VIP.
@@ -139,7 +148,7 @@ impl TableWords<'_> {
             return Ok(Replaced::Unknown);
         };
         let entry = self.tables.vips.load(slot)?;
-        if self.named(entry.word).as_ref() != Some(old) {
+        if self.named(slot, entry.word).as_ref() != Some(old) {
             return Ok(Replaced::Changed);
         }
         if entry.word != word {
@@ -154,8 +163,9 @@ impl TableWords<'_> {
 
 impl Owners for TableWords<'_> {
     fn word(&self, vip: Vip) -> Option<Word> {
-        let entry = self.tables.vips.load(self.slot_of(vip)?).ok()?;
-        self.named(entry.word)
+        let slot = self.slot_of(vip)?;
+        let entry = self.tables.vips.load(slot).ok()?;
+        self.named(slot, entry.word)
     }
 
     fn replace(&mut self, vip: Vip, old: &Word, new: &Word) -> Replaced {
@@ -446,7 +456,7 @@ impl Agent {
         let this = self.config.host.clone();
         let mut is_elsewhere = false;
         self.exchange(|exchange, words| {
-            let holder = words.named(word).and_then(|word| word.holder);
+            let holder = words.named(slot, word).and_then(|word| word.holder);
             if let (Some(holder), Some(vip)) =
                 (holder.filter(|holder| *holder.host != *this), words.vip_in(slot))
             {
@@ -487,6 +497,9 @@ impl Agent {
                 others.into_iter().map(|(host, what)| (state.hosts.id(host).into(), what.vtep)),
                 now,
             );
+        }
+        if problem.is_none() {
+            peers.exchange.reachable(now);
         }
         self.set_problems("peers", problem.into_iter().collect());
         if !is_known {

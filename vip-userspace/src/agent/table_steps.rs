@@ -173,8 +173,9 @@ fn one(tables: &Tables, step: &Step) -> Result<(), KernelError> {
         Step::Release { slot, port } => owners::release(tables, slot, port),
         Step::Rehome { slot, port } => owners::rehome(tables, slot, port),
         Step::RemoveGrant(key) => {
-            tables.adverts.remove(&key)?;
-            tables.grants.remove(&key).map(drop)
+            // The advert last: without the grant nobody puts another one there.
+            tables.grants.remove(&key)?;
+            tables.adverts.remove(&key).map(drop)
         }
         Step::ForgetPort { slot, port } => owners::forget(tables, slot, port),
         Step::ClearMembers(slot) => {

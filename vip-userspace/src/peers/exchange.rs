@@ -30,6 +30,9 @@ const COMPARE: Duration = Duration::from_secs(2);
 /// How long a host with new tables waits for what the others know.
 const WAIT: Duration = Duration::from_secs(3);
 
+/// How long it waits until it can ask them at all: the underlay may come up later than vipd.
+const WAIT_FOR_UNDERLAY: Duration = Duration::from_secs(30);
+
 /// How often it asks a host that has not told it yet.
 const ASK: Duration = Duration::from_millis(200);
 
@@ -81,6 +84,8 @@ pub trait Owners {
 struct Learning {
     /// Its end; `None`: the other hosts are not known yet.
     until: Option<Instant>,
+    /// Whether they can be asked.
+    is_reachable: bool,
     /// VIPs that guests of this host have claimed, with the highest epoch that the others told of.
     held: BTreeMap<Vip, u64>,
 }
@@ -98,6 +103,8 @@ enum Outcome {
     Raised,
     /// It waits until the state knows what it is about.
     Parked,
+    /// It has to be told again.
+    Unheard,
 }
 
 /// One host's part in the protocol.
@@ -106,8 +113,6 @@ enum Outcome {
 pub struct Exchange {
     host: Id,
     key: Key,
-    /// This start's own number.
-    session: Nonce,
     random: Random,
     peers: BTreeMap<Ipv4Addr, Peer>,
     /// Words for later, each with the host that told it.
@@ -134,11 +139,10 @@ impl fmt::Debug for Exchange {
 impl Exchange {
     /// A host that knows no others yet. `fresh`: its tables are new, so it asks the others for everything. `random` draws numbers that
     /// nobody can guess and that never come twice.
-    pub fn new(host: Id, key: Key, fresh: bool, mut random: Random) -> Self {
+    pub fn new(host: Id, key: Key, fresh: bool, random: Random) -> Self {
         Self {
             host,
             key,
-            session: random(),
             random,
             peers: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -155,13 +159,21 @@ impl Exchange {
         let mut before = std::mem::take(&mut self.peers);
         for (id, vtep) in hosts {
             let stays = before.remove(&vtep).filter(|peer| peer.id == id);
-            let peer = stays.unwrap_or_else(|| Peer::new(id, vtep, (self.random)(), now));
+            let peer = stays.unwrap_or_else(|| Peer::new(id, vtep, [(self.random)(), (self.random)()], now));
             self.peers.insert(vtep, peer);
         }
         if let Some(learning) = &mut self.learning {
-            learning.until.get_or_insert(now + WAIT);
+            learning.until.get_or_insert(now + WAIT_FOR_UNDERLAY);
         }
         self.note_answers(now);
+    }
+
+    /// Datagrams can be sent and received from now on: the others can be asked.
+    pub fn reachable(&mut self, now: Instant) {
+        if let Some(learning) = self.learning.as_mut().filter(|learning| !learning.is_reachable) {
+            learning.is_reachable = true;
+            learning.until = learning.until.map(|until| until.min(now + WAIT));
+        }
     }
 
     /// Ends the time of learning early when everybody has answered.
@@ -212,7 +224,7 @@ impl Exchange {
         let message = Message {
             sender: self.host.to_string(),
             receiver: peer.id.to_string(),
-            session: self.session,
+            session: peer.own_session,
             other_session: peer.session.as_ref().map_or(NO_NONCE, |session| session.nonce),
             number: peer.number,
             body,
@@ -256,10 +268,10 @@ impl Exchange {
     pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
         let mut raised = Vec::new();
         for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
-            match self.merge(News { vip, word, claim: 0 }, &sender, true, owners) {
+            match self.merge(News { vip, word, claim: 0 }, &sender, false, owners) {
                 Outcome::Raised => raised.push(vip),
                 Outcome::Applied => self.note_applied(&sender),
-                Outcome::Settled | Outcome::Answered | Outcome::Parked => {}
+                Outcome::Settled | Outcome::Answered | Outcome::Parked | Outcome::Unheard => {}
             }
         }
         self.spread(&raised, 0, owners, now);
@@ -307,7 +319,7 @@ impl Exchange {
         let session = peer
             .session
             .as_mut()
-            .filter(|session| session.nonce == message.session && message.other_session == self.session)
+            .filter(|session| session.nonce == message.session && message.other_session == peer.own_session)
             .ok_or(Refusal::Session)?;
         if !session.window.take(message.number) {
             return Err(Refusal::Replay);
@@ -335,7 +347,10 @@ impl Exchange {
                 let ours = owners.sums();
                 let differ =
                     (0_u32..).zip(ours.iter().zip(sums.iter())).filter(|(_, (ours, theirs))| ours != theirs);
-                peer.add_bulk(differ.fold(0, |buckets, (bucket, _)| buckets | 1 << bucket), now);
+                let buckets = differ.fold(0, |buckets, (bucket, _)| buckets | 1 << bucket);
+                if peer.difference.is_to_be_told(buckets, now) {
+                    peer.add_bulk(buckets, now);
+                }
             }
             Body::Sync => {
                 let sync = peer.session.as_mut().map(|session| &mut session.sync);
@@ -415,16 +430,20 @@ impl Exchange {
             {
                 owners.overtake(vip);
             }
+            if outcome == Outcome::Applied {
+                self.unpark(vip, owners);
+            }
+            let Some(peer) = self.peers.get_mut(&from) else { return };
             match outcome {
                 Outcome::Applied => {
                     peer.applied += 1;
                     // What was to be told of it has been overtaken.
                     peer.queue.remove(vip);
                 }
-                Outcome::Settled => {}
+                Outcome::Settled | Outcome::Parked => {}
                 Outcome::Answered => peer.queue.push_unless_there(vip, now),
                 Outcome::Raised => raised.push(vip),
-                Outcome::Parked => continue,
+                Outcome::Unheard => continue,
             }
             acked |= 1 << place;
         }
@@ -445,7 +464,7 @@ impl Exchange {
                 Ordering::Equal if word == mine => return Outcome::Settled,
                 // One owner's host tells different things one after the other: the last one counts.
                 Ordering::Equal if word.is_held_on(sender) && newest => word.clone(),
-                Ordering::Equal if word.is_held_on(sender) => return Outcome::Parked,
+                Ordering::Equal if word.is_held_on(sender) => return Outcome::Unheard,
                 Ordering::Equal if is_mine => return Outcome::Answered,
                 Ordering::Equal => return Outcome::Settled,
                 // What the other remembers may be older than this host's tables; a claim since it knows this session is not.
@@ -470,16 +489,25 @@ impl Exchange {
         }
     }
 
-    /// Keeps a word for later. It is not acknowledged, so it is told again if there is no room.
+    /// Keeps a word for later, if there is room.
     fn park(&mut self, vip: Vip, word: Word, sender: &Id) -> Outcome {
-        let is_wanted = match self.parked.get(&vip) {
-            Some((parked, _)) => parked.order() <= word.order(),
-            None => self.parked.len() < PARKED,
-        };
-        if is_wanted {
-            self.parked.insert(vip, (word, sender.clone()));
+        match self.parked.get(&vip) {
+            Some((parked, _)) if parked.order() > word.order() => {}
+            None if self.parked.len() >= PARKED => return Outcome::Unheard,
+            Some(_) | None => {
+                self.parked.insert(vip, (word, sender.clone()));
+            }
         }
         Outcome::Parked
+    }
+
+    /// Forgets what was put aside about a VIP, unless it is higher than the word of now.
+    fn unpark(&mut self, vip: Vip, owners: &impl Owners) {
+        if let Some((parked, _)) = self.parked.get(&vip)
+            && owners.word(vip).is_some_and(|word| parked.order() <= word.order())
+        {
+            self.parked.remove(&vip);
+        }
     }
 
     /// Does what is due.
@@ -525,7 +553,7 @@ impl Exchange {
         if let Some(session) = &mut peer.session
             && session.sync == Answer::Begun
             && peer.bulk.is_none()
-            && peer.queue.is_exhausted()
+            && peer.queue.lively() == 0
         {
             session.sync = Answer::Done;
             self.send(vtep, Body::Synced);
@@ -537,7 +565,7 @@ impl Exchange {
         let Some(peer) = self.peers.get_mut(&vtep) else { return };
         let Some(mut bulk) = peer.bulk.filter(|bulk| bulk.at <= now) else { return };
         for _ in 0..BULK_STEP {
-            if peer.queue.len() >= BULK_WAITING {
+            if peer.queue.lively() >= BULK_WAITING {
                 break;
             }
             let Some((cursor, vip)) = owners.next(bulk.cursor) else {
@@ -560,8 +588,9 @@ impl Exchange {
         let mut datagrams: Vec<Vec<News>> = Vec::new();
         let mut left = 0;
         let rests = peer.rests_until.is_some_and(|until| now < until);
-        while let Some(vip) =
-            urgent.next().or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.len() < BURST))
+        // All of them are in the queue already: what does not go now goes after the pause.
+        while let Some(vip) = (urgent.next().filter(|_| datagrams.len() < BURST))
+            .or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.len() < BURST))
         {
             let Some(word) = owners.word(vip).filter(|word| *word != Word::default()) else {
                 peer.queue.remove(vip);
@@ -628,7 +657,7 @@ impl Exchange {
                 return peer.hello_at;
             }
             let queued = peer.queue.next().map(|at| peer.rests_until.map_or(at, |until| until.max(at)));
-            let bulk = peer.bulk.filter(|_| peer.queue.len() < BULK_WAITING).map(|bulk| bulk.at);
+            let bulk = peer.bulk.filter(|_| peer.queue.lively() < BULK_WAITING).map(|bulk| bulk.at);
             let silence = peer.heard.map(|heard| heard + SILENCE);
             let ask = self.learning.as_ref().filter(|_| !peer.answered).map(|_| peer.ask_at);
             [queued, bulk, silence, ask].into_iter().flatten().fold(peer.digest_at, Instant::min)

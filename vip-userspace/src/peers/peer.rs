@@ -21,6 +21,10 @@ const LAST_REPEAT: Duration = Duration::from_secs(1);
 const FIRST_HELLO: Duration = Duration::from_millis(100);
 const LAST_HELLO: Duration = Duration::from_secs(2);
 
+/// How long words that differ are not told once more, at first and at most; it doubles in between.
+const FIRST_PAUSE: Duration = Duration::from_secs(3);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Datagrams of which acknowledgements are still understood.
 const IN_FLIGHT: usize = 512;
 
@@ -145,6 +149,33 @@ impl Bulk {
     }
 }
 
+/// In what the words of two hosts differ, and for how long it is no use to tell them again: one of them may not know the VIPs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Difference {
+    /// A bit for each bucket.
+    buckets: u64,
+    pause: Duration,
+    /// `None`: there is none.
+    again: Option<Instant>,
+}
+
+impl Difference {
+    /// Whether words in these buckets, a bit for each, are to be told because they differ at the moment.
+    pub(super) fn is_to_be_told(&mut self, buckets: u64, now: Instant) -> bool {
+        if buckets == 0 {
+            *self = Self::default();
+            return false;
+        }
+        let is_new = buckets & !self.buckets != 0;
+        if !is_new && self.again.is_some_and(|again| now < again) {
+            return false;
+        }
+        let pause = if is_new { FIRST_PAUSE } else { (self.pause * 2).min(LAST_PAUSE) };
+        *self = Self { buckets, pause, again: Some(now + pause) };
+        true
+    }
+}
+
 /// News that wait or were not acknowledged.
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -153,6 +184,13 @@ struct Waiting {
     repeat: Option<Duration>,
     /// Number of the claim that is the reason; 0: none is.
     claim: u64,
+}
+
+impl Waiting {
+    /// Whether it was sent so often that only a host which cannot or does not want to know has not acknowledged it.
+    fn is_stale(&self) -> bool {
+        self.repeat.is_some_and(|repeat| repeat > FIRST_REPEAT * 8)
+    }
 }
 
 /// What a host was told of a VIP.
@@ -168,6 +206,8 @@ pub(super) struct Told {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     waiting: BTreeMap<Vip, Waiting>,
+    /// Those that are not stale.
+    lively: usize,
     /// The same by due time.
     due: BTreeSet<(Instant, Vip)>,
     /// What datagrams contained.
@@ -202,17 +242,16 @@ impl Queue {
     }
 
     fn put(&mut self, vip: Vip, waiting: Waiting) {
+        self.remove(vip);
         self.due.insert((waiting.due, vip));
-        if let Some(before) = self.waiting.insert(vip, waiting)
-            && self.waiting.get(&vip).is_some_and(|waiting| waiting.due != before.due)
-        {
-            self.due.remove(&(before.due, vip));
-        }
+        self.lively += usize::from(!waiting.is_stale());
+        self.waiting.insert(vip, waiting);
     }
 
     pub(super) fn remove(&mut self, vip: Vip) {
         if let Some(waiting) = self.waiting.remove(&vip) {
             self.due.remove(&(waiting.due, vip));
+            self.lively -= usize::from(!waiting.is_stale());
         }
     }
 
@@ -260,10 +299,9 @@ impl Queue {
         acked
     }
 
-    /// Whether everything was sent so often that only a host which does not want to know has not acknowledged it.
-    pub(super) fn is_exhausted(&self) -> bool {
-        let often = |waiting: &Waiting| waiting.repeat.is_some_and(|repeat| repeat > FIRST_REPEAT * 8);
-        self.waiting.values().all(often)
+    /// Those that were not sent so often yet that there is no use in waiting for them to be acknowledged.
+    pub(super) fn lively(&self) -> usize {
+        self.lively
     }
 }
 
@@ -272,6 +310,8 @@ impl Queue {
 pub(super) struct Peer {
     pub(super) id: Id,
     pub(super) vtep: Ipv4Addr,
+    /// This host's session with it: another one whenever it becomes known anew, because its numbers begin anew then.
+    pub(super) own_session: Nonce,
     /// What the other has to return so that this host believes in its session. It is good once.
     pub(super) challenge: Nonce,
     pub(super) session: Option<Session>,
@@ -288,6 +328,7 @@ pub(super) struct Peer {
     /// Nothing is told before this: a burst was sent.
     pub(super) rests_until: Option<Instant>,
     pub(super) bulk: Option<Bulk>,
+    pub(super) difference: Difference,
     pub(super) acks: Vec<(u64, u32)>,
     /// Whether it has told this host everything, at its start.
     pub(super) answered: bool,
@@ -298,10 +339,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: Id, vtep: Ipv4Addr, challenge: Nonce, now: Instant) -> Self {
+    /// `nonces`: two that were never drawn before.
+    pub(super) fn new(id: Id, vtep: Ipv4Addr, nonces: [Nonce; 2], now: Instant) -> Self {
+        let [own_session, challenge] = nonces;
         Self {
             id,
             vtep,
+            own_session,
             challenge,
             session: None,
             up: false,
@@ -314,6 +358,7 @@ impl Peer {
             queue: Queue::default(),
             rests_until: None,
             bulk: None,
+            difference: Difference::default(),
             acks: Vec::new(),
             answered: false,
             ask_at: now,
@@ -346,6 +391,7 @@ impl Peer {
     fn forget_told(&mut self) {
         self.queue.clear();
         self.bulk = None;
+        self.difference = Difference::default();
         if let Some(session) = &mut self.session
             && session.sync == Answer::Begun
         {

@@ -232,7 +232,8 @@ impl Plan<'_> {
             if dev.is_some_and(|dev| self.then.port_devs.get(&index) != Some(dev)) {
                 self.steps.push(Step::RemovePortDev(index));
             }
-            if leaves_interface(old, new) && !changes_hosts(old, new) {
+            // One that passes to another host takes along what it owns.
+            if leaves_interface(old, new) && !new.flags.has(PortFlags::REMOTE) {
                 let owned = self.now.grants.range((index, 0)..=(index, u32::MAX));
                 self.steps.extend(
                     owned
@@ -338,12 +339,12 @@ impl Plan<'_> {
         self.steps.extend(gone.map(|&index| Step::ClearHost(index)));
     }
 
-    /// A port that passes to another host keeps its VIPs, but no claim from before that counts against those from after it. Every
-    /// host that applies the state does the same. Last: the word never tells of a host that the port's entry does not.
+    /// A port that comes to this host keeps its VIPs, but no claim from before that counts against those from after it. The other hosts
+    /// hear of it from this one. Last: the word never tells of a host that the port's entry does not.
     fn rehome(&mut self) {
         for (&port, old, new) in both(&self.now.ports, &self.then.ports) {
             let Some((old, new)) = old.zip(new) else { continue };
-            if !changes_hosts(old, new) {
+            if !comes_here(old, new) {
                 continue;
             }
             let owned = self.then.grants.range((port, 0)..=(port, u32::MAX));
@@ -377,17 +378,15 @@ fn leaves_interface(old: &PortEntry, new: &PortEntry) -> bool {
     interface_of(old).is_some() && interface_of(old) != interface_of(new)
 }
 
-/// Whether a port passes to another host: from this one, to this one, or from one to another.
-fn changes_hosts(old: &PortEntry, new: &PortEntry) -> bool {
-    let is_remote = |port: &PortEntry| port.flags.has(PortFlags::REMOTE);
-    is_remote(old) != is_remote(new) || is_remote(old) && old.ifindex != new.ifindex
+/// Whether a port passes from another host to this one.
+fn comes_here(old: &PortEntry, new: &PortEntry) -> bool {
+    old.flags.has(PortFlags::REMOTE) && !new.flags.has(PortFlags::REMOTE)
 }
 
 /// A port without the interface, and without the right to XDP frames, that it loses. One that comes from another host leads nowhere
 /// for a moment, because its number must not be taken for an interface's; between two other hosts it passes by one store.
 fn released(old: &PortEntry, new: &PortEntry) -> PortEntry {
-    let comes_here = host_of(old).is_some() && !new.flags.has(PortFlags::REMOTE);
-    if comes_here || leaves_interface(old, new) {
+    if host_of(old).is_some() && comes_here(old, new) || leaves_interface(old, new) {
         PortEntry { ifindex: 0, mtu: 0, flags: without_xdp(old.flags), ..*old }
     } else if old.flags.has(PortFlags::TAKES_XDP) && !new.flags.has(PortFlags::TAKES_XDP) {
         PortEntry { flags: without_xdp(old.flags), ..*old }

@@ -31,7 +31,7 @@ pub enum Step {
         /// Index of the port whose ownership ends; `None`: whoever owns it.
         port: Option<u32>,
     },
-    /// A VIP's owner word: if it names the port, which is on another host now, the epoch grows and the owner stays. Twice, the epoch
+    /// A VIP's owner word: if it names the port, which has come from another host, the epoch grows and the owner stays. Twice, the epoch
     /// grows twice, which orders claims as well.
     Rehome {
         /// The VIP's slot.

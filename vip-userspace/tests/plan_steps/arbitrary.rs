@@ -14,7 +14,7 @@ use vip_userspace::{
 
 use crate::{
     CAPACITY, carry_out, desire, reach,
-    soundness::{apply_to_owners, assert_sound, changes_hosts, settle_owners},
+    soundness::{apply_to_owners, assert_sound, changes_hosts, comes_here, settle_owners},
     world::{World, world},
 };
 
@@ -58,7 +58,7 @@ proptest! {
             );
         }
         let may_own = contents.grants.iter().filter(|(_, grant)| grant.rights.may_own()).map(|(key, _)| *key);
-        let moved: BTreeSet<_> = may_own.filter(|(port, _)| changes_hosts(&before, &contents, *port)).collect();
+        let moved: BTreeSet<_> = may_own.filter(|(port, _)| comes_here(&before, &contents, *port)).collect();
         prop_assert_eq!(rehomed, moved);
     }
 

@@ -108,6 +108,12 @@ pub(crate) fn apply_to_owners(owners: &mut Owners, step: &Step) {
     }
 }
 
+/// Whether a port passes from another host to this one.
+pub(crate) fn comes_here(before: &Contents, after: &Contents, port: u32) -> bool {
+    let is_remote = |contents: &Contents| Some(contents.ports.get(&port)?.flags.has(PortFlags::REMOTE));
+    is_remote(before) == Some(true) && is_remote(after) == Some(false)
+}
+
 /// Whether a port is on one host before and on another after.
 pub(crate) fn changes_hosts(before: &Contents, after: &Contents, port: u32) -> bool {
     let place = |contents: &Contents| {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    AGREED, MILLISECOND, name, nobody, vip, word,
-    world::{Weather, World},
+    AGREED, KEY, MILLISECOND, name, nobody, vip, vtep, word,
+    world::{Random, Weather, World},
 };
-use crate::peers::{Exchange, Word};
+use crate::peers::{Exchange, Key, Word};
 
 #[test]
 fn what_a_dead_host_had_said_is_told_to_a_fresh_one_by_those_who_know() {
@@ -80,6 +80,43 @@ fn a_claim_before_the_answers_is_the_hosts_own_while_one_of_them_is_missing() {
     assert_eq!(world.word(2, 0), word(1, true, 2, "r"));
     world.run(Duration::from_secs(2));
     assert_eq!([world.word(2, 0), world.word(0, 0)], [word(10, true, 2, "r"), word(10, true, 2, "r")]);
+}
+
+#[test]
+fn a_claim_by_a_host_that_knows_of_the_start_is_newer_than_one_before_the_answers() {
+    let mut world = World::new(3, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.stop(1);
+    world.start(2, true);
+    world.run(MILLISECOND * 10);
+    world.claim(2, 0, "r");
+    world.run(MILLISECOND * 10);
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND * 10);
+    assert!(world.hosts[2].0.as_ref().is_some_and(Exchange::learning_waits));
+    assert_eq!([world.word(0, 0), world.word(2, 0)], [word(2, true, 0, "p"), word(2, true, 0, "p")]);
+    world.run(AGREED);
+    assert_eq!([world.word(0, 0), world.word(2, 0)], [word(2, true, 0, "p"), word(2, true, 0, "p")]);
+}
+
+#[test]
+fn the_time_for_answers_begins_when_questions_can_be_asked() {
+    let mut world = World::new(2, 1, 1);
+    world.stop(1);
+    let key = Key::of(KEY).expect("a key");
+    let mut random = Random(7);
+    let mut exchange = Exchange::new(name(0).into(), key, true, Box::new(move || random.nonce()));
+    exchange.set_peers([(name(1).into(), vtep(1))], world.now);
+    world.hosts[0].0 = Some(exchange);
+    world.run(Duration::from_secs(10));
+    let waits = |world: &World| world.hosts[0].0.as_ref().is_some_and(Exchange::learning_waits);
+    assert!(waits(&world));
+    let now = world.now;
+    world.hosts[0].0.as_mut().expect("a vipd").reachable(now);
+    world.run(Duration::from_secs(2));
+    assert!(waits(&world));
+    world.run(Duration::from_secs(2));
+    assert!(!waits(&world));
 }
 
 #[test]

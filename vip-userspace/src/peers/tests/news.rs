@@ -6,6 +6,7 @@ use super::{
     AGREED, MILLISECOND, name, nobody, vip, word,
     world::{Weather, World},
 };
+use crate::peers::{Call, Ownership};
 
 #[test]
 fn a_claim_reaches_every_host_by_its_first_datagram_and_is_acknowledged() {
@@ -136,4 +137,72 @@ fn a_claim_is_told_before_what_waits_already() {
     assert_eq!(world.word(1, 19_999), word(4, true, 0, "q"));
     world.run(AGREED);
     world.assert_agreed();
+}
+
+#[test]
+fn a_repeated_claim_overtakes_what_waits_on_other_hosts_once() {
+    let mut world = World::new(2, 2, 1);
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND);
+    world.hosts[1].1.waiting = [vip(0), vip(1)].into();
+    world.claim(0, 0, "p");
+    // The acknowledgement is lost, so it is told again and again.
+    world.cut.insert((1, 0));
+    world.run(MILLISECOND);
+    assert_eq!(world.hosts[1].1.waiting, [vip(1)].into());
+    world.hosts[1].1.waiting.insert(vip(0));
+    world.run(Duration::from_secs(1));
+    assert_eq!(
+        world.hosts[1].1.waiting,
+        [vip(0), vip(1)].into(),
+        "a later claim was overtaken by an earlier one"
+    );
+    world.heal();
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND);
+    assert_eq!(world.hosts[1].1.waiting, [vip(1)].into());
+}
+
+#[test]
+fn a_claim_that_was_lost_is_told_again_though_an_older_one_is_acknowledged() {
+    let mut world = World::new(2, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    // On its way, and the second one is not.
+    world.cut.insert((0, 1));
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND);
+    assert_eq!(world.word(1, 0), word(1, true, 0, "p"));
+    world.hosts[1].1.waiting.insert(vip(0));
+    world.heal();
+    world.run(MILLISECOND * 50);
+    assert!(world.hosts[1].1.waiting.is_empty());
+    world.assert_at_rest();
+}
+
+#[test]
+fn a_waiting_claim_elsewhere_does_not_end_by_what_a_host_remembers() {
+    let mut world = World::new(2, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND);
+    world.hosts[1].1.waiting.insert(vip(0));
+    world.start(0, false);
+    world.run(AGREED);
+    assert_eq!(world.hosts[1].1.waiting, [vip(0)].into());
+}
+
+#[test]
+fn calls_reach_the_host_that_they_are_for() {
+    let mut world = World::new(3, 1, 1);
+    world.run(MILLISECOND * 100);
+    let call = Call::InUse(Ownership { vip: vip(0), epoch: 7 });
+    world.hosts[0].0.as_mut().expect("a vipd").call(&name(2), call);
+    world.collect(0);
+    world.run(MILLISECOND);
+    let mut calls = |host: usize| world.hosts[host].0.as_mut().expect("a vipd").take_calls();
+    assert_eq!(calls(1), []);
+    assert_eq!(calls(2), [(name(0).into(), call)]);
+    assert_eq!(calls(2), []);
 }

@@ -39,6 +39,8 @@ pub(super) struct Words {
     pub(super) by_vip: BTreeMap<Vip, Word>,
     /// Ports that the state of this host does not know.
     pub(super) unknown: BTreeSet<String>,
+    /// VIPs that a claim waits for.
+    pub(super) waiting: BTreeSet<Vip>,
     /// How often a word was replaced because of a peer.
     pub(super) replaced: u32,
 }
@@ -61,6 +63,10 @@ impl Owners for Words {
             Some(_) => Replaced::Changed,
             None => Replaced::Unknown,
         }
+    }
+
+    fn overtake(&mut self, vip: Vip) {
+        self.waiting.remove(&vip);
     }
 
     fn sums(&self) -> [u64; BUCKETS] {
@@ -140,6 +146,7 @@ impl World {
         let mut exchange = Exchange::new(name(host).into(), key, fresh, Box::new(move || random.nonce()));
         let others = (0..self.hosts.len()).filter(|other| *other != host);
         exchange.set_peers(others.map(|other| (name(other).into(), vtep(other))), self.now);
+        exchange.reachable(self.now);
         self.hosts[host].0 = Some(exchange);
     }
 
