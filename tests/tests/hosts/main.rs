@@ -12,6 +12,7 @@ mod mtu;
 mod overlay;
 mod partition;
 mod refused;
+mod silent;
 mod split_brain;
 mod stage;
 mod underlay;

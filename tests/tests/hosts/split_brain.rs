@@ -2,10 +2,11 @@
 
 use std::{
     net::SocketAddrV4,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Cluster, ClusterConfig, Lab, Netns,
@@ -23,6 +24,9 @@ use crate::stage::{
 
 /// More claims than the damping lets through at once.
 const CLAIMS: usize = 20;
+
+/// Longer than vipd needs to tell another host of a claim on a busy machine, and far shorter than a claim waits.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Longer than a claim waits that the damping holds back.
 const CALM: Duration = Duration::from_secs(3);
@@ -67,13 +71,15 @@ fn the_last_of_two_claimants_wins_on_every_host_and_nothing_alternates_afterward
 }
 
 #[test]
-fn a_storm_of_claims_from_two_hosts_ends_with_one_owner_on_all() {
+fn a_storm_of_claims_from_two_hosts_ends_with_the_last_claimant_on_all() {
     Lab::run(|lab| {
         let cluster = Cluster::start(lab, ClusterConfig::usual())?;
         ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
         let running = streams(&cluster)?;
         for name in ["first", "second"].iter().cycle().take(CLAIMS) {
             claim_at_once(cluster.guest(name)?)?;
+            // Claims of two hosts have an order if the first one is known before the second one is made.
+            sleep(BETWEEN);
         }
         // What the damping holds back takes effect a second later, by the packets of the streams.
         let mut last = (Instant::now(), Vec::new());
@@ -87,10 +93,9 @@ fn a_storm_of_claims_from_two_hosts_ends_with_one_owner_on_all() {
             }
             (last.0.elapsed() > CALM).then_some(())
         })?;
-        let owner = cluster.vipd(1)?.owner(VIP_ID)?.context("nobody owns it")?;
-        let vip = cluster.wait_for_owner(VIP_ID, &owner, SOON)?;
-        ensure!(epoch(&vip)? <= CLAIMS as u64, "there were more moves than claims: {vip}");
-        ensure_settled(&cluster, running, &owner)
+        let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+        ensure!(epoch(&vip)? < CLAIMS as u64, "nothing was damped: {vip}");
+        ensure_settled(&cluster, running, "second")
     });
 }
 

@@ -116,8 +116,14 @@ impl Pending {
     /// Whether the due time has come. The stamp wraps after 49 days: a claim waits a few seconds at most.
     #[inline(always)]
     pub const fn is_due(self, now_ns: u64) -> bool {
+        self.since_due_ms(now_ns) >= 0
+    }
+
+    /// Milliseconds since the due time; negative until then.
+    #[inline(always)]
+    pub const fn since_due_ms(self, now_ns: u64) -> i32 {
         let now = (now_ns / 1_000_000) as u32;
-        now.wrapping_sub((self.0 >> 32) as u32).cast_signed() >= 0
+        now.wrapping_sub((self.0 >> 32) as u32).cast_signed()
     }
 }
 

@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     ops::Range,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use vip_common::{
     tables::{
-        Advert, ClaimForm, EipNetwork, Event, EventKind, GrantKey, MeterClass, OwnerWord, PortEntry, Target,
+        Advert, ClaimForm, EipNetwork, Event, EventKind, GrantKey, MeterClass, OwnerEntry, OwnerWord,
+        Pending, PortEntry, Target,
     },
     wire::Mac,
 };
@@ -19,6 +20,7 @@ use super::{
     error::chain,
     history::Record,
     owners,
+    owners::Waited,
     run::Agent,
     silent_owner::Use,
     words::{PART, Unjudged},
@@ -29,6 +31,9 @@ use crate::{
     plan::unjustified,
     state::Id,
 };
+
+/// How long after its due time a claim that waited is looked at: a packet that takes it tells so itself.
+const AFTER_PACKETS: Duration = Duration::from_millis(5);
 
 /// What a refused frame is told apart by in the log: port and reason.
 pub(super) type Refusal = (u32, u32);
@@ -74,7 +79,7 @@ impl Agent {
                     }
                 }
                 Some(EventKind::Damped) => {
-                    self.late.waits(event.slot, event.port);
+                    self.expect_late(event.slot, now);
                     tracing::debug!(
                         vip = %self.vip_name(event.slot),
                         port = %self.port_name(event.port),
@@ -260,6 +265,38 @@ impl Agent {
         }
     }
 
+    /// Looks when the claim that waits for a VIP is due, if there is one.
+    fn expect_late(&mut self, slot: u32, now: Instant) {
+        let Ok(OwnerEntry { pending, .. }) = self.tables.vips.load(slot) else { return };
+        if pending != Pending::NONE {
+            self.late.waits(slot, pending.port(), now);
+        }
+    }
+
+    /// Makes claims effective that have waited, where no packet did.
+    pub(super) async fn take_late_claims(&mut self, now: Instant) {
+        let mut moved = BTreeSet::new();
+        for (slot, port) in self.late.due(now) {
+            let grants = &self.contents.near().grants;
+            match owners::take_pending(&self.tables, slot, |port| grants.get(&(port, slot)).copied()) {
+                Ok(Waited::Gone) => {}
+                // A packet that comes by is earlier.
+                Ok(Waited::Waits(left)) => {
+                    let due = now + Duration::from_millis(left.into()) + AFTER_PACKETS;
+                    self.late.waits(slot, port, due);
+                }
+                Ok(Waited::Taken) => {
+                    self.late.moved(slot, port);
+                    moved.insert(slot);
+                }
+                Err(error) => {
+                    tracing::error!("a claim of {} still waits: {}", self.vip_name(slot), chain(&error));
+                }
+            }
+        }
+        self.follow_moves(&moved, &moved).await;
+    }
+
     /// Sends the questions that are due.
     pub(super) fn ask_silent_owners(&mut self, now: Instant) {
         for (slot, word) in self.silent.due(now) {
@@ -343,8 +380,18 @@ impl Agent {
     /// The same for those slots in the tables that are in a range.
     fn look_at_range(&mut self, range: Range<u32>, slots: &[u32]) -> bool {
         let first = self.words.is_empty();
-        let words = present_words(&self.tables, slots.iter().copied());
+        let mut late = Vec::new();
+        let entries = slots.iter().filter_map(|&slot| Some((slot, self.tables.vips.load(slot).ok()?)));
+        let words = entries.map(|(slot, entry)| {
+            if entry.pending != Pending::NONE {
+                late.push(slot);
+            }
+            (slot, entry.word)
+        });
         let (changed, any) = self.words.see_all(range, words);
+        // Those that nobody told of: the event was lost, or there was no vipd.
+        let now = Instant::now();
+        late.into_iter().for_each(|slot| self.expect_late(slot, now));
         self.tell_peers(changed.iter().copied());
         // Those before the start are history, not news.
         self.read_moves(&changed, !first);

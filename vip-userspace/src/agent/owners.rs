@@ -1,6 +1,8 @@
 //! The agent's own changes of ownership: by compare-and-swap on the same words as the programs'.
 
-use vip_common::tables::{ClaimForm, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending, Way};
+use vip_common::tables::{
+    ClaimForm, DAMPING_INTERVAL_NS, Grant, MOVES_PER_VIP, Move, OwnerEntry, OwnerWord, Pending, Way,
+};
 
 use crate::{
     kernel::{KernelError, Tables},
@@ -81,6 +83,52 @@ pub(super) fn accept(
         write_record(tables, slot, (before, word), form)?;
     }
     Ok(true)
+}
+
+/// What has become of a claim that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// A packet has taken it, it was overtaken, or whoever made it has no right to the VIP any more.
+    Gone,
+    /// It waits still, for so many milliseconds.
+    Waits(u32),
+    /// Now it has taken effect.
+    Taken,
+}
+
+/// Makes a waiting claim effective whose time has come, as the first packet to the VIP would: none may come by on this host. `grant`: what
+/// the port with an index may do with the VIP.
+pub(super) fn take_pending(
+    tables: &Tables,
+    slot: u32,
+    grant: impl FnOnce(u32) -> Option<Grant>,
+) -> Result<Waited, KernelError> {
+    let OwnerEntry { word: old, pending, damped_until, .. } = tables.vips.load(slot)?;
+    let (Some(form), now) =
+        (pending.form().filter(|_| pending != Pending::NONE), BootClock::now()?.boot_ns())
+    else {
+        return Ok(Waited::Gone);
+    };
+    if let Ok(left @ 1..) = u32::try_from(-i64::from(pending.since_due_ms(now))) {
+        return Ok(Waited::Waits(left));
+    }
+    let (port, vrid) = (pending.port(), pending.vrid());
+    let may =
+        grant(port).is_some_and(|grant| grant.rights.may_own() && (vrid == 0 || grant.allows_vrid(vrid)));
+    let new = old.moved_to(port, vrid, form.is_claim());
+    if !tables.vips.swap_pending(slot, pending, Pending::NONE)?
+        || !may
+        || old == new
+        || !tables.vips.swap_word(slot, old, new)?
+    {
+        // Whoever changed the one or the other did so just now: as if this had come first.
+        return Ok(Waited::Gone);
+    }
+    tables.vips.damp_until(slot, damped_until.max(now) + DAMPING_INTERVAL_NS)?;
+    if old.port() != new.port() {
+        write_record(tables, slot, (old, new), form)?;
+    }
+    Ok(Waited::Taken)
 }
 
 /// Forgets a claim that waits: a later one was made on another host.

@@ -216,6 +216,7 @@ impl Agent {
         [
             self.announcer.next(),
             self.silent.next(),
+            self.late.next(),
             self.resting.ends(),
             self.retry_at,
             self.peers.as_ref().and_then(Peers::next),
@@ -289,6 +290,7 @@ impl Agent {
                 self.converge().await;
             }
         }
+        self.take_late_claims(now).await;
         self.ask_silent_owners(now);
         self.announce(now);
         let rested = self.resting.ends().is_some_and(|end| end <= now);

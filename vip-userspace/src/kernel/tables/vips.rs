@@ -22,6 +22,7 @@ use super::{
 const WORD: usize = offset_of!(VipRecord, word) / 8;
 const PENDING: usize = offset_of!(VipRecord, pending) / 8;
 const VIP: usize = offset_of!(VipRecord, vip) / 8;
+const DAMPED_UNTIL: usize = offset_of!(AsideRecord, damped_until) / 8;
 const EIP: usize = VIP + offset_of!(VipEntry, eip) / 8;
 const VIP_WORDS: usize = size_of::<VipEntry>() / 8;
 
@@ -137,6 +138,14 @@ impl VipTable {
     /// Replaces a slot's waiting claim if it is still `old`; tells whether it was.
     pub fn swap_pending(&self, slot: u32, old: Pending, new: Pending) -> Result<bool, KernelError> {
         Ok(swap(self.made(slot)?.get(PENDING), old.0, new.0))
+    }
+
+    /// Sets until when a slot's bucket of moves is used up, in nanoseconds since boot.
+    pub fn damp_until(&self, slot: u32, until: u64) -> Result<(), KernelError> {
+        if let Some(word) = self.aside.entry_made(slot)?.get(DAMPED_UNTIL) {
+            word.store(until, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Traffic of a VIP that goes one way.
