@@ -15,7 +15,7 @@ use notify::{
 };
 use tokio::{
     sync::mpsc,
-    task,
+    task::{self, JoinHandle},
     time::{Instant, sleep_until},
 };
 
@@ -57,6 +57,8 @@ pub(super) struct StateFile {
     hasher: RandomState,
     parse_ms: u64,
     failed: Option<io::ErrorKind>,
+    /// A reading that goes on, and when it began.
+    reading: Option<(Instant, JoinHandle<Version>)>,
 }
 
 impl StateFile {
@@ -77,6 +79,7 @@ impl StateFile {
             hasher: RandomState::new(),
             parse_ms: 0,
             failed: None,
+            reading: None,
         };
         file.watch()?;
         Ok(file)
@@ -110,8 +113,20 @@ impl StateFile {
         Ok(())
     }
 
+    /// Waits until something different is in the file, and what. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<State, StateError> {
+        loop {
+            if self.reading.is_none() {
+                self.changed().await;
+            }
+            if let Some(read) = self.read().await {
+                return read;
+            }
+        }
+    }
+
     /// Waits until the file may have changed and is quiet again. Cancel-safe.
-    pub(super) async fn changed(&mut self) {
+    async fn changed(&mut self) {
         loop {
             let due = self.unread.map(|(first, last)| (last + QUIET).min(first + PATIENCE));
             let wake_at = due.unwrap_or(self.look_at).min(self.look_at);
@@ -150,14 +165,21 @@ impl StateFile {
         self.parse_ms
     }
 
-    /// Reads and judges the file; `None` if nothing is different from the last time.
+    /// Reads and judges the file; `None` if nothing is different from the last time. Cancel-safe: called again, it goes on.
     pub(super) async fn read(&mut self) -> Option<Result<State, StateError>> {
-        self.stamp = stamp(&self.path);
-        let begun = Instant::now();
-        let (path, host) = (self.path.clone(), self.host.clone());
-        let (before, hasher) = (self.print, self.hasher.clone());
-        // A large state takes its time, and the server's answers must not wait for it.
-        let read = task::spawn_blocking(move || Version::read(&path, &host, before, &hasher)).await;
+        let (begun, reading) = match &mut self.reading {
+            Some(reading) => reading,
+            none => {
+                self.stamp = stamp(&self.path);
+                let (path, host) = (self.path.clone(), self.host.clone());
+                let (before, hasher) = (self.print, self.hasher.clone());
+                // A large state takes its time, and neither claims nor the server's answers must wait for it.
+                let reading = task::spawn_blocking(move || Version::read(&path, &host, before, &hasher));
+                none.insert((Instant::now(), reading))
+            }
+        };
+        let (begun, read) = (*begun, reading.await);
+        self.reading = None;
         // What is left of the reading is several times the state.
         memory::give_back();
         match read.unwrap_or_else(|error| Version::Unreadable(io::Error::other(error))) {
@@ -234,15 +256,26 @@ mod tests {
     }
 
     async fn next(file: &mut StateFile) -> Result<State, StateError> {
-        let changed = async {
-            loop {
-                file.changed().await;
-                if let Some(read) = file.read().await {
-                    return read;
-                }
+        timeout(PATIENCE, file.next()).await.expect("a change")
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_was_interrupted_goes_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state.yaml");
+        fs::write(&path, valid("172.31.0.1")).expect("a file");
+        let mut file = StateFile::open(&path, "hv1").expect("a watch");
+        let mut interrupted = 0;
+        let state = loop {
+            tokio::select! {
+                biased;
+                read = file.read() => break read,
+                () = std::future::ready(()) => interrupted += 1,
             }
+            task::yield_now().await;
         };
-        timeout(PATIENCE, changed).await.expect("a change")
+        assert!(matches!(state, Some(Ok(_))), "interrupted {interrupted} times");
+        assert!(file.read().await.is_none());
     }
 
     #[tokio::test]

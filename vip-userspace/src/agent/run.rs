@@ -113,8 +113,8 @@ pub(super) enum Happening {
     EventsFailed(kernel::KernelError),
     /// Another host may have told something.
     Peers(io::Result<()>),
-    /// The state's file may have changed.
-    File,
+    /// Something different is in the state's file.
+    File(Box<Result<State, StateError>>),
     /// Something is due.
     Time,
 }
@@ -206,7 +206,7 @@ impl Agent {
                 }
             }
             readable = Peers::readable(peers.as_ref()) => Happening::Peers(readable),
-            () = file.changed() => Happening::File,
+            read = file.next() => Happening::File(Box::new(read)),
             () = sleep_until(due.into()) => Happening::Time,
         }
     }
@@ -254,7 +254,7 @@ impl Agent {
                 sleep(LOOK).await;
             }
             Happening::Peers(readable) => self.take_datagrams(readable).await,
-            Happening::File => self.file_changed().await,
+            Happening::File(read) => self.file_changed(*read).await,
             Happening::Time => self.take_time().await,
         }
     }
@@ -276,6 +276,8 @@ impl Agent {
 
     async fn take_time(&mut self) {
         let now = Instant::now();
+        // After a long time with a large state: who has spoken meanwhile is not silent.
+        self.take_datagrams(Ok(())).await;
         self.tend_peers(now).await;
         if self.keep_alive_at <= now {
             self.keep_alive_at = now + KEEP_ALIVE;
@@ -301,8 +303,7 @@ impl Agent {
         }
     }
 
-    async fn file_changed(&mut self) {
-        let Some(read) = self.file.read().await else { return };
+    async fn file_changed(&mut self, read: Result<State, StateError>) {
         self.durations.parse_ms = self.file.parse_ms();
         let judged = judge(&self.config, Some(read), self.links.links(), self.routes.table());
         self.take_judged(judged);
