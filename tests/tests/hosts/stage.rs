@@ -60,9 +60,12 @@ pub(crate) fn claim_at_once(guest: &Guest) -> Result<Instant> {
     Ok(at)
 }
 
+/// The name of something to do, and how.
+type Named<T> = (&'static str, fn(&mut T) -> Result<()>);
+
 /// Does several things in one cluster, or whatever they are done in, one after the other. All of them are tried, and the error tells of
 /// each that failed; where one leaves something behind for the next, the first is the one to look at.
-pub(crate) fn each_in<T>(place: &mut T, all: &[(&str, fn(&mut T) -> Result<()>)]) -> Result<()> {
+pub(crate) fn each_in<T>(place: &mut T, all: &[Named<T>]) -> Result<()> {
     let mut failed = Vec::new();
     for (name, one) in all {
         match one(place) {
