@@ -10,7 +10,7 @@ use vip_lab::{
 };
 
 use crate::stage::{
-    ELECTION, SOON, claim, claim_at_once, ensure_echoes, ensure_pings, ensure_serves, is_between, take,
+    ELECTION, SOON, claim, claim_at_once, each, ensure_echoes, ensure_pings, ensure_serves, is_between, take,
     tunnelled, watch,
 };
 
@@ -19,18 +19,17 @@ fn start(lab: &Lab, eips: EipReach, takes_xdp_frames: bool) -> Result<Cluster> {
     Cluster::start(lab, ClusterConfig { underlay, ..ClusterConfig::usual() })
 }
 
-fn enters_anywhere(lab: &Lab, takes_xdp_frames: bool) -> Result<()> {
-    let cluster = start(lab, EipReach::Routed, takes_xdp_frames)?;
+fn an_eip_enters_at_any_host_and_leaves_by_the_owners(cluster: &mut Cluster) -> Result<()> {
     let _pages =
         [Nginx::start(cluster.guest("first")?, "first")?, Nginx::start(cluster.guest("second")?, "second")?];
     let client = cluster.client();
     cluster.guest("second")?.add_vip_address(VIP)?;
     for (owner, number) in [("first", 1), ("second", 2)] {
-        take(&cluster, owner)?;
+        take(cluster, owner)?;
         for host in 1..=3 {
             cluster.underlay().route_eips(&[host])?;
-            let owners = watch(&cluster, number)?;
-            let entered = watch(&cluster, host)?;
+            let owners = watch(cluster, number)?;
+            let entered = watch(cluster, host)?;
             let context = || format!("in by hv{host}, to {owner}; dropped: {:?}", cluster.all_drops());
             ensure_pings(client, EIP).with_context(context)?;
             ensure_serves(client, EIP, owner).with_context(context)?;
@@ -61,33 +60,51 @@ fn enters_anywhere(lab: &Lab, takes_xdp_frames: bool) -> Result<()> {
 }
 
 #[test]
-fn an_eip_enters_at_any_host_and_leaves_by_the_owners() {
-    Lab::run(|lab| enters_anywhere(lab, true));
+fn eips_that_are_routed_to_several_hosts() {
+    Lab::run(|lab| {
+        let mut cluster = start(lab, EipReach::Routed, true)?;
+        each!(&mut cluster;
+            an_eip_enters_at_any_host_and_leaves_by_the_owners,
+            one_routed_hop_costs_one_ttl_whatever_hosts_are_on_the_way,
+        )
+    });
+}
+
+#[test]
+fn eips_that_the_router_asks_for() {
+    Lab::run(|lab| {
+        let mut cluster = start(lab, EipReach::OnLink, true)?;
+        cluster.guest("second")?.add_vip_address(VIP)?;
+        each!(&mut cluster;
+            only_the_owners_host_answers_for_the_eip_and_says_so_when_it_moves,
+            announcements_of_a_moved_eip_come_at_once_and_then_ever_more_seldom,
+            guests_reach_the_eip_of_another_hosts_vip_as_their_own_eip,
+        )
+    });
 }
 
 #[test]
 fn an_eip_enters_at_any_host_also_where_xdp_cannot_return_frames() {
-    Lab::run(|lab| enters_anywhere(lab, false));
+    Lab::run(|lab| {
+        let mut cluster = start(lab, EipReach::Routed, false)?;
+        an_eip_enters_at_any_host_and_leaves_by_the_owners(&mut cluster)
+    });
 }
 
-#[test]
-fn one_routed_hop_costs_one_ttl_whatever_hosts_are_on_the_way() {
-    Lab::run(|lab| {
-        let cluster = start(lab, EipReach::Routed, true)?;
-        take(&cluster, "first")?;
-        cluster.underlay().route_eips(&[3])?;
-        let guest = vip_lab::capture::Capture::start(cluster.guest("first")?.netns(), "eth0")?;
-        let out = watch(&cluster, 1)?;
-        ensure_pings(cluster.client(), EIP)?;
-        // 64, less the router's, less one.
-        guest.wait_for(SOON, "a request that lost one at the router and one here", |frame| {
-            frame.ipv4().is_some_and(|ip| (ip.source, ip.destination, ip.ttl) == (CLIENT, VIP, 62))
-        })?;
-        out.wait_for(SOON, "an answer that lost one", |frame| {
-            frame.ipv4().is_some_and(|ip| (ip.source, ip.destination, ip.ttl) == (EIP, CLIENT, 63))
-        })?;
-        Ok(())
-    });
+fn one_routed_hop_costs_one_ttl_whatever_hosts_are_on_the_way(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    cluster.underlay().route_eips(&[3])?;
+    let guest = vip_lab::capture::Capture::start(cluster.guest("first")?.netns(), "eth0")?;
+    let out = watch(cluster, 1)?;
+    ensure_pings(cluster.client(), EIP)?;
+    // 64, less the router's, less one.
+    guest.wait_for(SOON, "a request that lost one at the router and one here", |frame| {
+        frame.ipv4().is_some_and(|ip| (ip.source, ip.destination, ip.ttl) == (CLIENT, VIP, 62))
+    })?;
+    out.wait_for(SOON, "an answer that lost one", |frame| {
+        frame.ipv4().is_some_and(|ip| (ip.source, ip.destination, ip.ttl) == (EIP, CLIENT, 63))
+    })?;
+    Ok(())
 }
 
 /// The sender's MAC of an ARP packet about the EIP.
@@ -95,77 +112,62 @@ fn tells(frame: &Frame, operation: ArpOperation) -> bool {
     frame.arp().is_some_and(|arp| arp.sender == EIP && arp.operation == operation)
 }
 
-#[test]
-fn only_the_owners_host_answers_for_the_eip_and_says_so_when_it_moves() {
-    Lab::run(|lab| {
-        let cluster = start(lab, EipReach::OnLink, true)?;
-        cluster.guest("second")?.add_vip_address(VIP)?;
-        take(&cluster, "first")?;
-        let cables = [1, 2, 3].map(|host| watch(&cluster, host)).into_iter().collect::<Result<Vec<_>>>()?;
-        let told = |host: usize, wanted: &dyn Fn(&Frame) -> bool| -> Result<usize> {
-            let cable = host.checked_sub(1).and_then(|index| cables.get(index)).context("a cable")?;
-            cable.count(|frame| !frame.outgoing && wanted(frame))
-        };
-        for (owner, number) in [("first", 1), ("second", 2), ("first", 1)] {
-            claim(cluster.guest(owner)?)?;
-            cluster.wait_for_owner(VIP_ID, owner, SOON)?;
-            cluster.underlay().flush_neighbours()?;
-            cables.iter().for_each(vip_lab::capture::Capture::clear);
-            ensure_pings(cluster.client(), EIP)?;
-            let asked = |frame: &Frame| tells(frame, ArpOperation::REPLY) && !frame.announces(EIP);
-            for host in 1..=3 {
-                let answers = told(host, &asked)?;
-                ensure!(
-                    (answers > 0) == (host == number),
-                    "hv{host} has answered {answers} times for the EIP of {owner}"
-                );
-            }
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn announcements_of_a_moved_eip_come_at_once_and_then_ever_more_seldom() {
-    Lab::run(|lab| {
-        let cluster = start(lab, EipReach::OnLink, true)?;
-        cluster.guest("second")?.add_vip_address(VIP)?;
-        take(&cluster, "first")?;
+fn only_the_owners_host_answers_for_the_eip_and_says_so_when_it_moves(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    let cables = [1, 2, 3].map(|host| watch(cluster, host)).into_iter().collect::<Result<Vec<_>>>()?;
+    let told = |host: usize, wanted: &dyn Fn(&Frame) -> bool| -> Result<usize> {
+        let cable = host.checked_sub(1).and_then(|index| cables.get(index)).context("a cable")?;
+        cable.count(|frame| !frame.outgoing && wanted(frame))
+    };
+    for (owner, number) in [("first", 1), ("second", 2), ("first", 1)] {
+        claim(cluster.guest(owner)?)?;
+        cluster.wait_for_owner(VIP_ID, owner, SOON)?;
+        cluster.underlay().flush_neighbours()?;
+        cables.iter().for_each(vip_lab::capture::Capture::clear);
         ensure_pings(cluster.client(), EIP)?;
-        let (old, new) = (watch(&cluster, 1)?, watch(&cluster, 2)?);
-        claim_at_once(cluster.guest("second")?)?;
-        let announced = new.wait_for_count(ELECTION, "four announcements", 4, |frame| {
-            !frame.outgoing && frame.announces(EIP)
-        })?;
-        let gaps: Vec<_> =
-            announced.windows(2).filter_map(|pair| Some(pair.get(1)?.at - pair.first()?.at)).collect();
-        // 0, 50 ms, 200 ms, 1 s.
-        ensure!(gaps.is_sorted(), "the announcements come at {gaps:?} of each other");
-        let mac = cluster.host(2)?.uplink_mac()?;
-        for frame in &announced {
-            let arp = frame.arp().context("an announcement is ARP")?;
-            ensure!(arp.sender_mac == mac && frame.source() == Some(mac), "{frame:?}");
+        let asked = |frame: &Frame| tells(frame, ArpOperation::REPLY) && !frame.announces(EIP);
+        for host in 1..=3 {
+            let answers = told(host, &asked)?;
+            ensure!(
+                (answers > 0) == (host == number),
+                "hv{host} has answered {answers} times for the EIP of {owner}"
+            );
         }
-        // The router has believed it: what it sends goes straight to the new owner's host.
-        let neighbour = cluster.underlay().router().ip(&format!("neighbour show to {EIP}"))?;
-        ensure!(neighbour.contains(&mac.to_string()), "the router believes {neighbour}, not {mac}");
-        let until = announced.last().context("announcements")?.at;
-        let late = old.matching(|frame| !frame.outgoing && frame.announces(EIP) && frame.at > until)?;
-        ensure!(late.is_empty(), "the old owner's host announces it still: {late:?}");
-        Ok(())
-    });
+    }
+    Ok(())
 }
 
-#[test]
-fn guests_reach_the_eip_of_another_hosts_vip_as_their_own_eip() {
-    Lab::run(|lab| {
-        let cluster = start(lab, EipReach::OnLink, true)?;
-        take(&cluster, "first")?;
-        // `third` has an EIP of its own: from one to the other, inside.
-        let seen = vip_lab::capture::Capture::start(cluster.guest("first")?.netns(), "eth0")?;
-        ensure_pings(cluster.guest("third")?.netns(), EIP)?;
-        seen.wait_for(SOON, "the request by the EIP", |frame| is_between(frame, FIXED_EIP, VIP))?;
-        ensure!(FIRST.host == 1 && EIP_GATEWAY != EIP, "the scene has changed");
-        Ok(())
-    });
+fn announcements_of_a_moved_eip_come_at_once_and_then_ever_more_seldom(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    ensure_pings(cluster.client(), EIP)?;
+    let (old, new) = (watch(cluster, 1)?, watch(cluster, 2)?);
+    claim_at_once(cluster.guest("second")?)?;
+    let announced = new
+        .wait_for_count(ELECTION, "four announcements", 4, |frame| !frame.outgoing && frame.announces(EIP))?;
+    let gaps: Vec<_> =
+        announced.windows(2).filter_map(|pair| Some(pair.get(1)?.at - pair.first()?.at)).collect();
+    // 0, 50 ms, 200 ms, 1 s.
+    ensure!(gaps.is_sorted(), "the announcements come at {gaps:?} of each other");
+    let mac = cluster.host(2)?.uplink_mac()?;
+    for frame in &announced {
+        let arp = frame.arp().context("an announcement is ARP")?;
+        ensure!(arp.sender_mac == mac && frame.source() == Some(mac), "{frame:?}");
+    }
+    // The router has believed it: what it sends goes straight to the new owner's host.
+    let neighbour = cluster.underlay().router().ip(&format!("neighbour show to {EIP}"))?;
+    ensure!(neighbour.contains(&mac.to_string()), "the router believes {neighbour}, not {mac}");
+    let until = announced.last().context("announcements")?.at;
+    let late = old.matching(|frame| !frame.outgoing && frame.announces(EIP) && frame.at > until)?;
+    ensure!(late.is_empty(), "the old owner's host announces it still: {late:?}");
+    Ok(())
+}
+
+fn guests_reach_the_eip_of_another_hosts_vip_as_their_own_eip(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    // `third` has an EIP of its own: from one to the other, inside.
+    let seen = vip_lab::capture::Capture::start(cluster.guest("first")?.netns(), "eth0")?;
+    ensure_pings(cluster.guest("third")?.netns(), EIP)?;
+    seen.wait_for(SOON, "the request by the EIP", |frame| is_between(frame, FIXED_EIP, VIP))?;
+    ensure!(FIRST.host == 1 && EIP_GATEWAY != EIP, "the scene has changed");
+    Ok(())
 }

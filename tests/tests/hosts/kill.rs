@@ -10,8 +10,8 @@ use vip_lab::{
 };
 
 use crate::stage::{
-    OTHER_PORT, SOON, claim, claim_at_once, ensure_pings, epoch, finish_whole, owner_field, stream,
-    stream_to, take, wait_for_more, wait_for_ping,
+    OTHER_PORT, SOON, begin_with_fresh_tables, claim, claim_at_once, each, ensure_pings, epoch, finish_whole,
+    owner_field, restart, stream, stream_to, take, wait_for_more, wait_for_ping,
 };
 
 /// Datagrams that an owner gets before the next thing happens.
@@ -23,133 +23,118 @@ fn start(lab: &Lab) -> Result<Cluster> {
     config.objects = config.objects.replace("[first, second]", "[first, second, fourth]");
     let cluster = Cluster::start(lab, config)?;
     ["first", "second", "fourth"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
-    take(&cluster, "first")?;
     Ok(cluster)
 }
 
 const MEMBERS: [&str; 3] = ["first", "second", "fourth"];
 
-fn restart(cluster: &mut Cluster, host: u8) -> Result<()> {
-    cluster.vipd_mut(host)?.begin()?;
-    cluster.vipd_mut(host)?.ready()
-}
-
 #[test]
-fn killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on() {
+fn agents_that_are_killed_lose_nothing_and_catch_up() {
     Lab::run(|lab| {
         let mut cluster = start(lab)?;
-        let inside = stream(&cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
-        let outside = stream_to(&cluster, cluster.client(), SocketAddrV4::new(EIP, OTHER_PORT), &MEMBERS)?;
-        let more = |cluster: &Cluster, name: &str| -> Result<()> {
-            let guest = cluster.guest(name)?;
-            wait_for_more(&inside, guest, BETWEEN)?;
-            wait_for_more(&outside, guest, BETWEEN)
-        };
-        more(&cluster, "first")?;
-        for host in [3, 2, 1] {
-            cluster.vipd_mut(host)?.kill9()?;
-            more(&cluster, "first").with_context(|| format!("the vipd of hv{host} was killed"))?;
-        }
-        // All are dead: the VIP moves on its own host, on the claim's packet.
-        claim_at_once(cluster.guest("fourth")?)?;
-        more(&cluster, "fourth").context("a move on the same host while every vipd is dead")?;
-        for host in [2, 3, 1] {
-            restart(&mut cluster, host)?;
-            more(&cluster, "fourth").with_context(|| format!("the vipd of hv{host} is back"))?;
-        }
-        cluster.wait_for_owner(VIP_ID, "fourth", SOON)?;
-        // And from host to host again.
-        claim_at_once(cluster.guest("second")?)?;
-        cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        more(&cluster, "second")?;
-        finish_whole(inside)?;
-        finish_whole(outside)?;
-        Ok(())
+        each!(&mut cluster;
+            killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on,
+            a_move_to_another_host_while_its_vipd_is_dead_is_told_when_it_returns,
+            a_vipd_that_was_away_during_a_move_hears_of_it_when_it_returns,
+            a_host_with_fresh_tables_asks_its_peers_who_owns_what,
+            a_claim_on_a_host_with_fresh_tables_beats_what_its_peers_remember
+        )
     });
 }
 
-#[test]
-fn a_move_to_another_host_while_its_vipd_is_dead_is_told_when_it_returns() {
-    Lab::run(|lab| {
-        let mut cluster = start(lab)?;
-        let before = epoch(&cluster.vipd(1)?.vip(VIP_ID)?)?;
-        cluster.vipd_mut(2)?.kill9()?;
-        claim(cluster.guest("second")?)?;
-        // On its host it is the owner at once; the others cannot know.
-        let beside = cluster.guest("third")?;
-        ensure_pings(beside.netns(), VIP)?;
-        ensure!(cluster.vipd(1)?.owner(VIP_ID)?.as_deref() == Some("first"), "hv1 was told by a dead vipd");
-        restart(&mut cluster, 2)?;
-        let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(epoch(&vip)? == before + 1, "{vip}");
-        let stream = stream(&cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
-        wait_for_more(&stream, cluster.guest("second")?, BETWEEN)?;
-        finish_whole(stream)?;
-        Ok(())
-    });
+fn killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    let inside = stream(cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
+    let outside = stream_to(cluster, cluster.client(), SocketAddrV4::new(EIP, OTHER_PORT), &MEMBERS)?;
+    let more = |cluster: &Cluster, name: &str| -> Result<()> {
+        let guest = cluster.guest(name)?;
+        wait_for_more(&inside, guest, BETWEEN)?;
+        wait_for_more(&outside, guest, BETWEEN)
+    };
+    more(cluster, "first")?;
+    for host in [3, 2, 1] {
+        cluster.vipd_mut(host)?.kill9()?;
+        more(cluster, "first").with_context(|| format!("the vipd of hv{host} was killed"))?;
+    }
+    // All are dead: the VIP moves on its own host, on the claim's packet.
+    claim_at_once(cluster.guest("fourth")?)?;
+    more(cluster, "fourth").context("a move on the same host while every vipd is dead")?;
+    for host in [2, 3, 1] {
+        restart(cluster, host)?;
+        more(cluster, "fourth").with_context(|| format!("the vipd of hv{host} is back"))?;
+    }
+    cluster.wait_for_owner(VIP_ID, "fourth", SOON)?;
+    // And from host to host again.
+    claim_at_once(cluster.guest("second")?)?;
+    cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    more(cluster, "second")?;
+    finish_whole(inside)?;
+    finish_whole(outside)?;
+    Ok(())
 }
 
-#[test]
-fn a_vipd_that_was_away_during_a_move_hears_of_it_when_it_returns() {
-    Lab::run(|lab| {
-        let mut cluster = start(lab)?;
-        cluster.vipd_mut(3)?.kill9()?;
-        claim(cluster.guest("second")?)?;
-        for host in [1, 2] {
-            cluster.vipd(host)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        }
-        // Its programs still send to the old owner's host, which sends on.
-        wait_for_ping(cluster.guest("third")?.netns(), VIP)?;
-        let stream = stream(&cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
-        wait_for_more(&stream, cluster.guest("second")?, BETWEEN)?;
-        restart(&mut cluster, 3)?;
-        let vip = cluster.vipd(3)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(owner_field(&vip, "learned_from") == Some("peer"), "{vip}");
-        finish_whole(stream)?;
-        Ok(())
-    });
+fn a_move_to_another_host_while_its_vipd_is_dead_is_told_when_it_returns(
+    cluster: &mut Cluster,
+) -> Result<()> {
+    take(cluster, "first")?;
+    let before = epoch(&cluster.vipd(1)?.vip(VIP_ID)?)?;
+    cluster.vipd_mut(2)?.kill9()?;
+    claim(cluster.guest("second")?)?;
+    // On its host it is the owner at once; the others cannot know.
+    let beside = cluster.guest("third")?;
+    ensure_pings(beside.netns(), VIP)?;
+    ensure!(cluster.vipd(1)?.owner(VIP_ID)?.as_deref() == Some("first"), "hv1 was told by a dead vipd");
+    restart(cluster, 2)?;
+    let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(epoch(&vip)? == before + 1, "{vip}");
+    let stream = stream(cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
+    wait_for_more(&stream, cluster.guest("second")?, BETWEEN)?;
+    finish_whole(stream)?;
+    Ok(())
 }
 
-/// Takes all tables of a host away and starts its vipd anew.
-fn begin_with_fresh_tables(cluster: &mut Cluster, host: u8) -> Result<()> {
-    let bpffs = cluster.vipd(host)?.bpffs();
-    let bpffs = bpffs.to_str().context("a path that is no text")?;
-    let output = cluster.vipd(host)?.vipctl_output(&["detach", "--bpffs", bpffs])?;
-    ensure!(output.status.success(), "{output}");
-    cluster.vipd_mut(host)?.wait_for_end(SOON)?;
-    restart(cluster, host)
+fn a_vipd_that_was_away_during_a_move_hears_of_it_when_it_returns(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    cluster.vipd_mut(3)?.kill9()?;
+    claim(cluster.guest("second")?)?;
+    for host in [1, 2] {
+        cluster.vipd(host)?.wait_for_owner(VIP_ID, "second", SOON)?;
+    }
+    // Its programs still send to the old owner's host, which sends on.
+    wait_for_ping(cluster.guest("third")?.netns(), VIP)?;
+    let stream = stream(cluster, cluster.guest("third")?.netns(), VIP, &MEMBERS)?;
+    wait_for_more(&stream, cluster.guest("second")?, BETWEEN)?;
+    restart(cluster, 3)?;
+    let vip = cluster.vipd(3)?.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(owner_field(&vip, "learned_from") == Some("peer"), "{vip}");
+    finish_whole(stream)?;
+    Ok(())
 }
 
-#[test]
-fn a_host_with_fresh_tables_asks_its_peers_who_owns_what() {
-    Lab::run(|lab| {
-        let mut cluster = start(lab)?;
-        let before = cluster.vipd(1)?.vip(VIP_ID)?;
-        for host in [3, 1, 2] {
-            begin_with_fresh_tables(&mut cluster, host)?;
-            let vip = cluster.vipd(host)?.wait_for_owner(VIP_ID, "first", SOON)?;
-            ensure!(epoch(&vip)? == epoch(&before)?, "hv{host}: {before} and then {vip}");
-        }
-        ensure_pings(cluster.guest("third")?.netns(), VIP)?;
-        ensure_pings(cluster.client(), EIP)
-    });
+fn a_host_with_fresh_tables_asks_its_peers_who_owns_what(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    let before = cluster.vipd(1)?.vip(VIP_ID)?;
+    for host in [3, 1, 2] {
+        begin_with_fresh_tables(cluster, host)?;
+        let vip = cluster.vipd(host)?.wait_for_owner(VIP_ID, "first", SOON)?;
+        ensure!(epoch(&vip)? == epoch(&before)?, "hv{host}: {before} and then {vip}");
+    }
+    ensure_pings(cluster.guest("third")?.netns(), VIP)?;
+    ensure_pings(cluster.client(), EIP)
 }
 
-#[test]
-fn a_claim_on_a_host_with_fresh_tables_beats_what_its_peers_remember() {
-    Lab::run(|lab| {
-        let mut cluster = start(lab)?;
-        // Several moves, so that an epoch of 1 would lose.
-        for name in ["second", "first"] {
-            claim(cluster.guest(name)?)?;
-            cluster.wait_for_owner(VIP_ID, name, SOON)?;
-        }
-        let before = epoch(&cluster.vipd(1)?.vip(VIP_ID)?)?;
-        begin_with_fresh_tables(&mut cluster, 2)?;
-        // Before or after the peers have answered: it is the last claim.
-        claim(cluster.guest("second")?)?;
-        let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(epoch(&vip)? > before, "{vip}");
-        wait_for_ping(cluster.guest("third")?.netns(), VIP)
-    });
+fn a_claim_on_a_host_with_fresh_tables_beats_what_its_peers_remember(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    // Several moves, so that an epoch of 1 would lose.
+    for name in ["second", "first"] {
+        claim(cluster.guest(name)?)?;
+        cluster.wait_for_owner(VIP_ID, name, SOON)?;
+    }
+    let before = epoch(&cluster.vipd(1)?.vip(VIP_ID)?)?;
+    begin_with_fresh_tables(cluster, 2)?;
+    // Before or after the peers have answered: it is the last claim.
+    claim(cluster.guest("second")?)?;
+    let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(epoch(&vip)? > before, "{vip}");
+    wait_for_ping(cluster.guest("third")?.netns(), VIP)
 }

@@ -5,6 +5,7 @@ mod eip;
 mod far_end;
 mod flows;
 mod kill;
+mod learning;
 mod lvs_dr;
 mod members;
 mod moves;

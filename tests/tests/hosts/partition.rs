@@ -11,7 +11,7 @@ use vip_lab::{
     underlay::Cut,
 };
 
-use crate::stage::{SOON, claim, epoch, finish_whole, owner_field, stream, take, wait_for_more};
+use crate::stage::{SOON, claim, each, epoch, finish_whole, owner_field, stream, take, wait_for_more};
 
 /// With a guest beside the second member, which is no member.
 fn start(lab: &Lab) -> Result<Cluster> {
@@ -40,37 +40,48 @@ fn history(cluster: &Cluster, host: u8) -> Result<Vec<Value>> {
 }
 
 #[test]
-fn each_side_of_a_partition_keeps_its_last_owner_and_the_higher_epoch_wins_once() {
+fn hosts_that_did_not_hear_each_other_agree_again() {
     Lab::run(|lab| {
-        let cluster = start(lab)?;
-        let before = epoch(&take(&cluster, "first")?)?;
-        cluster.underlay().cut(cluster.host(2)?.netns(), Cut::Hosts)?;
-        claim(cluster.guest("second")?)?;
-        cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        // Each side is whole in itself.
-        must_be_served_by(&cluster, cluster.guest("third")?.netns(), "first")?;
-        must_be_served_by(&cluster, cluster.guest("beside")?.netns(), "second")?;
-        for host in [1, 3] {
-            ensure!(cluster.vipd(host)?.owner(VIP_ID)?.as_deref() == Some("first"), "hv{host} was told");
-        }
-        cluster.underlay().heal()?;
-        let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(epoch(&vip)? == before + 1, "{vip}");
-        for from in ["third", "beside"] {
-            must_be_served_by(&cluster, cluster.guest(from)?.netns(), "second")?;
-        }
-        // One move each, and that of the side that lost is a peer's news.
-        for (host, learned) in [(1, "peer"), (2, "garp_request"), (3, "peer")] {
-            let moves = history(&cluster, host)?;
-            let last = moves.last().context("no move")?;
-            let text = |name: &str| last.get(name).and_then(Value::as_str);
-            ensure!(
-                (text("port"), text("learned_from")) == (Some("second"), Some(learned)) && moves.len() == 2,
-                "hv{host} tells {moves:#?}"
-            );
-        }
-        Ok(())
+        let mut cluster = start(lab)?;
+        each!(&mut cluster;
+            each_side_of_a_partition_keeps_its_last_owner_and_the_higher_epoch_wins_once,
+            a_host_without_carrier_serves_its_own_guests_and_catches_up,
+            news_that_got_lost_are_repeated_until_they_are_seen,
+            a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing
+        )
     });
+}
+
+fn each_side_of_a_partition_keeps_its_last_owner_and_the_higher_epoch_wins_once(
+    cluster: &mut Cluster,
+) -> Result<()> {
+    let before = epoch(&take(cluster, "first")?)?;
+    cluster.underlay().cut(cluster.host(2)?.netns(), Cut::Hosts)?;
+    claim(cluster.guest("second")?)?;
+    cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", SOON)?;
+    // Each side is whole in itself.
+    must_be_served_by(cluster, cluster.guest("third")?.netns(), "first")?;
+    must_be_served_by(cluster, cluster.guest("beside")?.netns(), "second")?;
+    for host in [1, 3] {
+        ensure!(cluster.vipd(host)?.owner(VIP_ID)?.as_deref() == Some("first"), "hv{host} was told");
+    }
+    cluster.underlay().heal()?;
+    let vip = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(epoch(&vip)? == before + 1, "{vip}");
+    for from in ["third", "beside"] {
+        must_be_served_by(cluster, cluster.guest(from)?.netns(), "second")?;
+    }
+    // One move each, and that of the side that lost is a peer's news.
+    for (host, learned) in [(1, "peer"), (2, "garp_request"), (3, "peer")] {
+        let moves = history(cluster, host)?;
+        let last = moves.last().context("no move")?;
+        let text = |name: &str| last.get(name).and_then(Value::as_str);
+        ensure!(
+            (text("port"), text("learned_from")) == (Some("second"), Some(learned)) && moves.len() == 2,
+            "hv{host} tells {moves:#?}"
+        );
+    }
+    Ok(())
 }
 
 #[test]
@@ -101,85 +112,72 @@ fn of_two_owners_with_the_same_epoch_the_higher_host_wins_everywhere() {
     });
 }
 
-#[test]
-fn a_host_without_carrier_serves_its_own_guests_and_catches_up() {
-    Lab::run(|lab| {
-        let cluster = start(lab)?;
-        take(&cluster, "first")?;
-        cluster.underlay().cut(cluster.host(2)?.netns(), Cut::Carrier)?;
-        for name in ["second", "first"] {
-            // One takes it on its own host, the other one knows nothing of that.
-            claim(cluster.guest(name)?)?;
-        }
-        cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        must_be_served_by(&cluster, cluster.guest("beside")?.netns(), "second")?;
-        must_be_served_by(&cluster, cluster.guest("third")?.netns(), "first")?;
-        cluster.underlay().heal()?;
-        cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        must_be_served_by(&cluster, cluster.guest("third")?.netns(), "second")
-    });
+fn a_host_without_carrier_serves_its_own_guests_and_catches_up(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    cluster.underlay().cut(cluster.host(2)?.netns(), Cut::Carrier)?;
+    for name in ["second", "first"] {
+        // One takes it on its own host, the other one knows nothing of that.
+        claim(cluster.guest(name)?)?;
+    }
+    cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", SOON)?;
+    must_be_served_by(cluster, cluster.guest("beside")?.netns(), "second")?;
+    must_be_served_by(cluster, cluster.guest("third")?.netns(), "first")?;
+    cluster.underlay().heal()?;
+    cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    must_be_served_by(cluster, cluster.guest("third")?.netns(), "second")
 }
 
-#[test]
-fn news_that_got_lost_are_repeated_until_they_are_seen() {
-    Lab::run(|lab| {
-        let cluster = start(lab)?;
-        take(&cluster, "first")?;
-        for round in 0..2 {
-            let (host, name) = if round == 0 { (1, "second") } else { (2, "first") };
-            cluster.underlay().cut(cluster.host(host)?.netns(), Cut::Peers(PEERS_PORT))?;
-            claim(cluster.guest(name)?)?;
-            cluster.vipd(3 - host)?.wait_for_owner(VIP_ID, name, SOON)?;
-            cluster.vipd(3)?.wait_for_owner(VIP_ID, name, SOON).or_else(|error| {
-                // With the claimant's own host cut off, nobody is told.
-                if round == 1 { Ok(Value::Null) } else { Err(error) }
-            })?;
-            cluster.underlay().heal()?;
-            let vip = cluster.wait_for_owner(VIP_ID, name, SOON)?;
-            ensure!(owner_field(&vip, "port") == Some(name), "{vip}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing() {
-    Lab::run(|lab| {
-        let cluster = start(lab)?;
-        let before = take(&cluster, "first")?;
-        // What a host says, said again by somebody else, and with a byte changed.
-        let heard = crate::stage::watch(&cluster, 2)?;
-        claim(cluster.guest("second")?)?;
-        let moved = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(epoch(&moved)? == epoch(&before)? + 1, "{moved}");
-        let said = heard.matching(|frame| {
-            !frame.outgoing && frame.udp().is_some_and(|(_, port, _)| port == PEERS_PORT)
+fn news_that_got_lost_are_repeated_until_they_are_seen(cluster: &mut Cluster) -> Result<()> {
+    take(cluster, "first")?;
+    for round in 0..2 {
+        let (host, name) = if round == 0 { (1, "second") } else { (2, "first") };
+        cluster.underlay().cut(cluster.host(host)?.netns(), Cut::Peers(PEERS_PORT))?;
+        claim(cluster.guest(name)?)?;
+        cluster.vipd(3 - host)?.wait_for_owner(VIP_ID, name, SOON)?;
+        cluster.vipd(3)?.wait_for_owner(VIP_ID, name, SOON).or_else(|error| {
+            // With the claimant's own host cut off, nobody is told.
+            if round == 1 { Ok(Value::Null) } else { Err(error) }
         })?;
-        ensure!(!said.is_empty(), "the host has said nothing");
-        claim(cluster.guest("first")?)?;
-        let now = cluster.wait_for_owner(VIP_ID, "first", SOON)?;
-        let sender = vip_lab::RawSender::new(cluster.underlay().router(), "eth0")?;
-        for frame in &said {
-            sender.send(&frame.bytes)?;
-            // Behind Ethernet, IPv4 and UDP.
-            for at in [42, 50, frame.bytes.len() - 1] {
-                let mut other = frame.bytes.clone();
-                if let Some(byte) = other.get_mut(at) {
-                    *byte ^= 1;
-                }
-                sender.send(&other)?;
+        cluster.underlay().heal()?;
+        let vip = cluster.wait_for_owner(VIP_ID, name, SOON)?;
+        ensure!(owner_field(&vip, "port") == Some(name), "{vip}");
+    }
+    Ok(())
+}
+
+fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cluster) -> Result<()> {
+    let before = take(cluster, "first")?;
+    // What a host says, said again by somebody else, and with a byte changed.
+    let heard = crate::stage::watch(cluster, 2)?;
+    claim(cluster.guest("second")?)?;
+    let moved = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(epoch(&moved)? == epoch(&before)? + 1, "{moved}");
+    let said = heard
+        .matching(|frame| !frame.outgoing && frame.udp().is_some_and(|(_, port, _)| port == PEERS_PORT))?;
+    ensure!(!said.is_empty(), "the host has said nothing");
+    claim(cluster.guest("first")?)?;
+    let now = cluster.wait_for_owner(VIP_ID, "first", SOON)?;
+    let sender = vip_lab::RawSender::new(cluster.underlay().router(), "eth0")?;
+    for frame in &said {
+        sender.send(&frame.bytes)?;
+        // Behind Ethernet, IPv4 and UDP.
+        for at in [42, 50, frame.bytes.len() - 1] {
+            let mut other = frame.bytes.clone();
+            if let Some(byte) = other.get_mut(at) {
+                *byte ^= 1;
             }
+            sender.send(&other)?;
         }
-        let socket = crate::stage::socket(cluster.underlay().router(), Ipv4Addr::UNSPECIFIED, 0)?;
-        for host in 1..=3 {
-            for length in [0, 1, 16, 64, 200, 1400] {
-                socket.send_to(&vec![0x5a; length], (vip_lab::underlay::vtep(host), PEERS_PORT))?;
-            }
+    }
+    let socket = crate::stage::socket(cluster.underlay().router(), Ipv4Addr::UNSPECIFIED, 0)?;
+    for host in 1..=3 {
+        for length in [0, 1, 16, 64, 200, 1400] {
+            socket.send_to(&vec![0x5a; length], (vip_lab::underlay::vtep(host), PEERS_PORT))?;
         }
-        // All hosts go on, and the next move is heard.
-        claim(cluster.guest("second")?)?;
-        let after = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
-        ensure!(epoch(&after)? == epoch(&now)? + 1, "somebody else was believed: {now} and then {after}");
-        Ok(())
-    });
+    }
+    // All hosts go on, and the next move is heard.
+    claim(cluster.guest("second")?)?;
+    let after = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+    ensure!(epoch(&after)? == epoch(&now)? + 1, "somebody else was believed: {now} and then {after}");
+    Ok(())
 }

@@ -60,6 +60,47 @@ pub(crate) fn claim_at_once(guest: &Guest) -> Result<Instant> {
     Ok(at)
 }
 
+/// The name of something to do, and how.
+type Named<T> = (&'static str, fn(&mut T) -> Result<()>);
+
+/// Does several things in one cluster, or whatever they are done in, one after the other. All of them are tried, and the error tells of
+/// each that failed; where one leaves something behind for the next, the first is the one to look at.
+pub(crate) fn each_in<T>(place: &mut T, all: &[Named<T>]) -> Result<()> {
+    let mut failed = Vec::new();
+    for (name, one) in all {
+        match one(place) {
+            Ok(()) => println!("{name} ... ok"),
+            Err(error) => failed.push(format!("{name}: {error:#}")),
+        }
+    }
+    ensure!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), all.len(), failed.join("\n"));
+    Ok(())
+}
+
+/// [`each_in`], by the names of the functions.
+macro_rules! each {
+    ($place:expr; $($one:ident),+ $(,)?) => {
+        $crate::stage::each_in($place, &[$((stringify!($one), $one)),+])
+    };
+}
+pub(crate) use each;
+
+/// Starts the vipd of a host that has none running.
+pub(crate) fn restart(cluster: &mut Cluster, host: u8) -> Result<()> {
+    cluster.vipd_mut(host)?.begin()?;
+    cluster.vipd_mut(host)?.ready()
+}
+
+/// Takes all tables of a host away and starts its vipd anew.
+pub(crate) fn begin_with_fresh_tables(cluster: &mut Cluster, host: u8) -> Result<()> {
+    let bpffs = cluster.vipd(host)?.bpffs();
+    let bpffs = bpffs.to_str().context("a path that is no text")?;
+    let output = cluster.vipd(host)?.vipctl_output(&["detach", "--bpffs", bpffs])?;
+    ensure!(output.status.success(), "{output}");
+    cluster.vipd_mut(host)?.wait_for_end(SOON)?;
+    restart(cluster, host)
+}
+
 /// The epoch of a VIP's ownership.
 pub(crate) fn epoch(vip: &Value) -> Result<u64> {
     vip.pointer("/owner/epoch").and_then(Value::as_u64).with_context(|| format!("no epoch in {vip}"))

@@ -185,6 +185,7 @@ impl Agent {
             networks: Arc::clone(&self.networks.entries),
             interfaces: interfaces::of_ports(state, host, links, features),
             tunnel_mtu: self.ways.mtu(),
+            tunnel_mtus: self.narrower_ways(state),
         }
     }
 

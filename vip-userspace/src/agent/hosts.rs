@@ -100,9 +100,9 @@ impl Ways {
     }
 }
 
-/// What an uplink's MTU leaves to guests, both in bytes.
-fn tunnel_mtu(uplink: u32) -> u16 {
-    let left = usize::try_from(uplink).unwrap_or(usize::MAX).saturating_sub(HostEntry::OVERHEAD);
+/// What the MTU of an uplink or of a route leaves to guests, both in bytes.
+fn tunnel_mtu(outside: u32) -> u16 {
+    let left = usize::try_from(outside).unwrap_or(usize::MAX).saturating_sub(HostEntry::OVERHEAD);
     // 0 would say that anything may.
     u16::try_from(left).unwrap_or(u16::MAX).max(1)
 }
@@ -132,10 +132,22 @@ impl Agent {
         self.ways.follow(&self.config.host, self.state.as_deref(), self.uplink.as_ref());
     }
 
+    /// Longest IP packet of a guest that goes to the host with a VTEP, in bytes: the route there may take less than the uplink. 0: not known.
+    fn mtu_to(&self, vtep: Ipv4) -> u16 {
+        let of_route = self.routes.table().mtu_to(vtep.into()).map_or(u16::MAX, tunnel_mtu);
+        self.ways.mtu.min(of_route)
+    }
+
+    /// Hosts of a state, by VTEP, to which guests' packets must be shorter than to others, with their length in bytes.
+    pub(super) fn narrower_ways(&self, state: &State) -> BTreeMap<Ipv4Addr, u16> {
+        let all = state.hosts.iter().map(|(_, host)| (host.vtep, self.mtu_to(host.vtep.into())));
+        all.filter(|(_, mtu)| *mtu < self.ways.mtu).collect()
+    }
+
     /// The entry of HOSTS of the host with a VTEP.
     fn way_to(&self, vtep: Ipv4) -> HostEntry {
         let mut entry = HostEntry { ip: Ipv4Header::tunnel(self.ways.vtep, vtep), ..HostEntry::default() };
-        entry.mtu = self.ways.mtu;
+        entry.mtu = self.mtu_to(vtep);
         let Some(uplink) = &self.uplink else { return entry };
         let (source, ether_type) = (Mac::new(uplink.mac), EtherType::IPV4);
         entry.ethernet = Ethernet { destination: Mac::ZERO, source, ether_type };

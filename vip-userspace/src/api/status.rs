@@ -93,7 +93,8 @@ pub struct EipNetworkStatus {
 pub struct OverlayStatus {
     /// This host's VTEP.
     pub vtep: Ipv4Addr,
-    /// Longest IP packet of a guest that goes to another host, in bytes: the uplink's MTU less what stands before it. `null`: not known.
+    /// Longest IP packet of a guest that goes to another host, in bytes: the uplink's MTU less what stands before it. Where a route has an
+    /// MTU of its own, that host's entry tells less. `null`: not known.
     pub guest_mtu: Option<u16>,
     /// Number of other hosts.
     pub hosts: usize,

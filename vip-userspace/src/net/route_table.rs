@@ -8,7 +8,7 @@ use std::{
 use ipnetwork::Ipv4Network;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType},
 };
 
 use super::{NetError, Netlink, route::Route};
@@ -27,6 +27,8 @@ const LOCAL_TABLE: u8 = 255;
 pub struct RouteTable {
     /// By prefix, the route of the lowest metric that leads somewhere.
     pub entries: BTreeMap<Ipv4Network, Route>,
+    /// The MTU in bytes of those of `entries` that have one of their own (`mtu`, locked or not).
+    pub mtus: BTreeMap<Ipv4Network, u32>,
     /// What the host itself answers for, on all interfaces: its addresses as /32, and whole prefixes such as 127.0.0.0/8.
     pub local: BTreeSet<Ipv4Network>,
 }
@@ -37,6 +39,12 @@ impl RouteTable {
     /// Addresses of the host itself come first in the kernel; ask [`Self::holds_address`].
     pub fn lookup(&self, destination: Ipv4Addr) -> Option<(Ipv4Network, Route)> {
         prefixes_of(destination).find_map(|prefix| self.entries.get(&prefix).map(|route| (prefix, *route)))
+    }
+
+    /// The MTU in bytes of the route to an address, if it has one of its own; it may be more than the interface's.
+    pub fn mtu_to(&self, destination: Ipv4Addr) -> Option<u32> {
+        let (prefix, _) = self.lookup(destination)?;
+        self.mtus.get(&prefix).copied()
     }
 
     /// Whether the host itself holds the address, on whichever interface.
@@ -56,7 +64,8 @@ fn prefixes_of(address: Ipv4Addr) -> impl Iterator<Item = Ipv4Network> {
 /// A table while it is read, route by route.
 struct Builder<'a> {
     uplink: &'a BTreeSet<u32>,
-    entries: BTreeMap<Ipv4Network, (u32, Route)>,
+    /// With metric and MTU.
+    entries: BTreeMap<Ipv4Network, (u32, Route, Option<u32>)>,
     local: BTreeSet<Ipv4Network>,
 }
 
@@ -88,15 +97,16 @@ impl<'a> Builder<'a> {
             })
             .unwrap_or_default();
         // Of equal metrics the kernel uses the one that it lists first.
-        let better = self.entries.get(&prefix).is_none_or(|(best, _)| metric < *best);
+        let better = self.entries.get(&prefix).is_none_or(|(best, ..)| metric < *best);
         if better {
-            self.entries.insert(prefix, (metric, route));
+            self.entries.insert(prefix, (metric, route, mtu(message)));
         }
     }
 
     fn finish(self) -> RouteTable {
-        let entries = self.entries.into_iter().map(|(prefix, (_, route))| (prefix, route)).collect();
-        RouteTable { entries, local: self.local }
+        let mtus = self.entries.iter().filter_map(|(prefix, (.., mtu))| Some((*prefix, (*mtu)?))).collect();
+        let entries = self.entries.into_iter().map(|(prefix, (_, route, _))| (prefix, route)).collect();
+        RouteTable { entries, mtus, local: self.local }
     }
 }
 
@@ -110,6 +120,18 @@ fn prefix(message: &RouteMessage) -> Option<Ipv4Network> {
         })
         .unwrap_or(Ipv4Addr::UNSPECIFIED);
     Ipv4Network::new(address, message.header.destination_prefix_length).ok()
+}
+
+/// What the operator lets through a route at most, in bytes; the kernel has 0 for "the interface's MTU".
+fn mtu(message: &RouteMessage) -> Option<u32> {
+    let metrics = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    })?;
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+        _ => None,
+    })
 }
 
 impl Netlink {
@@ -169,6 +191,7 @@ impl RouteTable {
         let prefix = |text: &str| text.parse().expect("a prefix");
         Self {
             entries: routes.iter().map(|(text, route)| (prefix(text), *route)).collect(),
+            mtus: BTreeMap::new(),
             local: local.iter().map(|text| prefix(text)).collect(),
         }
     }
@@ -278,6 +301,24 @@ mod tests {
             table(&messages).entries.get(&network("192.0.2.0/24")),
             Some(&Route::Via { oif: UPLINK, gateway: ip("192.0.2.1") })
         );
+    }
+
+    #[test]
+    fn the_mtu_is_that_of_the_route_that_is_used() {
+        let metrics = |mtu| RouteAttribute::Metrics(vec![RouteMetric::Window(7), RouteMetric::Mtu(mtu)]);
+        let on_uplink = |prefix, more: &[RouteAttribute]| {
+            let attributes = [&[RouteAttribute::Oif(UPLINK)], more].concat();
+            route(prefix, RouteType::Unicast, &attributes)
+        };
+        let table = table(&[
+            on_uplink("192.0.2.0/24", &[metrics(1400)]),
+            // Another metric, and so not used.
+            on_uplink("192.0.2.0/24", &[RouteAttribute::Priority(9), metrics(1300)]),
+            on_uplink("192.0.2.7/32", &[]),
+            on_uplink("198.51.100.0/24", &[metrics(0)]),
+        ]);
+        let found = ["192.0.2.9", "192.0.2.7", "198.51.100.1", "203.0.113.1"].map(|to| table.mtu_to(ip(to)));
+        assert_eq!(found, [Some(1400), None, None, None]);
     }
 
     #[test]

@@ -80,6 +80,15 @@ pub struct Site {
     pub interfaces: Interfaces,
     /// Longest IP packet of a guest that goes to another host, in bytes; 0: not known, so anything may.
     pub tunnel_mtu: u16,
+    /// Hosts, by VTEP, to which it is less, in bytes.
+    pub tunnel_mtus: BTreeMap<Ipv4Addr, u16>,
+}
+
+impl Site {
+    /// Longest IP packet of a guest that goes to the host with this VTEP, in bytes; 0: not known.
+    fn tunnel_mtu_to(&self, vtep: Ipv4Addr) -> u16 {
+        self.tunnel_mtus.get(&vtep).copied().unwrap_or(self.tunnel_mtu)
+    }
 }
 
 /// Why an object is not in the tables.
@@ -533,7 +542,9 @@ impl<'a> Compiler<'a> {
             let interface = self.site.interfaces.get(state.interface(port), what.vlan).filter(|_| is_here);
             let (leads_to, mtu) = match (interface, self.assigned.hosts.get(what.host)) {
                 (Some(interface), _) => (interface.ifindex, interface.mtu),
-                (None, Some(host)) if !is_here => (host, self.site.tunnel_mtu.into()),
+                (None, Some(host)) if !is_here => {
+                    (host, self.site.tunnel_mtu_to(state.hosts[what.host].vtep).into())
+                }
                 (None, _) => (0, 0),
             };
             let is_trunk = is_here && what.vlan.is_none() && trunks.contains(state.interface(port));

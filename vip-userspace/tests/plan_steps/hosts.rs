@@ -46,6 +46,13 @@ fn ports_of_other_hosts_lead_to_their_hosts_and_members_name_each_once() {
 }
 
 #[test]
+fn ports_of_a_host_that_a_narrower_route_leads_to_take_less() {
+    let desired = desire(&spread([1, 2, 3]), &Contents::default(), &Resting::default());
+    let mtus: Vec<_> = desired.contents.ports.values().map(|port| (host_of(port), port.mtu)).collect();
+    assert_eq!(mtus, [(None, 1500), (Some(2), 1450), (Some(3), 1350)]);
+}
+
+#[test]
 fn a_vip_goes_with_its_owners_port_to_another_host_where_it_begins_another_epoch() {
     for (from, to, rehomed, also) in [
         // Away: the interface here is let go of.

@@ -33,6 +33,8 @@ fn site(world: &World) -> Site {
         networks: [network].into(),
         interfaces: world.interfaces.clone(),
         tunnel_mtu: 1450,
+        // By a route of its own.
+        tunnel_mtus: [(Ipv4Addr::new(172, 31, 0, 3), 1350)].into(),
     }
 }
 

@@ -10,6 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::loaded_maps;
 
+use crate::poll_until;
+
+/// How long a process may take to be done with what it began.
+const LIMIT: Duration = Duration::from_secs(240);
+
 /// Processor time of all threads of a process so far.
 fn processor_time(pid: u32) -> Result<Duration> {
     let directory = format!("/proc/{pid}/task");
@@ -38,6 +43,19 @@ pub(super) fn memory(pid: u32, field: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     Ok(kilobytes.with_context(|| format!("no {field} in a process's status"))? * 1024.0 / 1e6)
+}
+
+/// Waits until a process's memory has stayed within a hundredth for a while: what only a plan needs is given back after it.
+pub(super) fn settle(pid: u32, quiet: Duration) -> Result<()> {
+    let (mut level, mut since) = (memory(pid, "RssAnon")?, Instant::now());
+    poll_until(LIMIT, "a process's memory to settle", || match memory(pid, "RssAnon") {
+        Ok(now) if (now - level).abs() <= level * 0.01 => (since.elapsed() >= quiet).then_some(Ok(())),
+        Ok(now) => {
+            (level, since) = (now, Instant::now());
+            None
+        }
+        Err(error) => Some(Err(error)),
+    })?
 }
 
 /// Numbers of all maps of the kernel.

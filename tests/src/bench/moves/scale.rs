@@ -13,7 +13,7 @@ use super::{
         report::{Section, count},
     },
     CPU, MEMORY, MS,
-    process::{map_memory, maps, memory, processor_share},
+    process::{map_memory, maps, memory, processor_share, settle},
 };
 use crate::{
     Binaries, EipReach, Lab, LogLine, LogMark, Vipd, VipdConfig,
@@ -111,19 +111,6 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
 
 /// What the process and the tables take. Pages of tables that the process has mapped count among its resident ones, as pages of
 /// files; so its own are the others and the program's.
-/// Waits until vipd's memory has stayed within a hundredth for a while: what only a plan needs is given back after it.
-fn settle(pid: u32, quiet: Duration) -> Result<()> {
-    let (mut level, mut since) = (memory(pid, "RssAnon")?, Instant::now());
-    poll_until(LIMIT, "vipd's memory to settle", || match memory(pid, "RssAnon") {
-        Ok(now) if (now - level).abs() <= level * 0.01 => (since.elapsed() >= quiet).then_some(Ok(())),
-        Ok(now) => {
-            (level, since) = (now, Instant::now());
-            None
-        }
-        Err(error) => Some(Err(error)),
-    })?
-}
-
 fn memories(pid: u32, kernel: f64, size: &str, when: &str, section: &mut Section) -> Result<()> {
     let user = memory(pid, "RssAnon")?;
     section.tell(&format!("user memory, {when} (RssAnon)"), size, MEMORY, [user])?;

@@ -20,7 +20,7 @@ use super::{
         stats::Spread,
     },
     CPU, RATE,
-    process::processor_share,
+    process::{processor_share, settle},
 };
 use crate::{
     Binaries, EipReach, Guest, GuestConfig, Host, Lab, Mac, RawSender, Vipd, VipdConfig, frame::Arp,
@@ -70,7 +70,7 @@ pub(super) fn run(options: &Options, lab: &Lab, section: &mut Section) -> Result
     let (idle, busy) = if options.short { (2, 1) } else { (10, 4) };
 
     progress!("d: an idle vipd, for {idle} s");
-    thread::sleep(Duration::from_secs(2));
+    settle(pid, Duration::from_secs(1))?;
     let (share, ()) = processor_share(pid, || {
         thread::sleep(Duration::from_secs(idle));
         Ok(())
