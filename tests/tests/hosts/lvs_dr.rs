@@ -3,10 +3,7 @@
 //! Where the kernel has no IPVS, nftables does what its DR method does: the frame goes on with the real server's MAC, from the
 //! director's, and is otherwise as it came.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
@@ -142,9 +139,15 @@ fn pages(from: &Netns, address: std::net::Ipv4Addr, count: usize) -> Result<BTre
     (0..count).map(page).collect()
 }
 
-/// Whether this kernel has IPVS, in namespaces too.
+/// Whether this kernel has IPVS, in namespaces too. Where it is a module, the tool that asks has it loaded.
 fn has_ipvs(lab: &Lab) -> Result<bool> {
-    lab.add_netns("asked")?.exec(|| Ok(fs::exists("/proc/thread-self/net/ip_vs")?))
+    let asked = lab.add_netns("asked")?.run(&["ipvsadm", "-L", "-n"])?;
+    let lacks = asked.stderr.contains("Can't initialize ipvs");
+    ensure!(
+        asked.status.success() != lacks,
+        "ipvsadm says neither that there is IPVS nor that there is none: {asked}"
+    );
+    Ok(!lacks)
 }
 
 fn replies_leave_by_the_servers_hosts(stage: &Stage) -> Result<()> {

@@ -8,6 +8,7 @@ mod machine;
 mod modules;
 mod plan;
 mod report;
+mod skips;
 mod suites;
 
 use std::fs;
@@ -90,7 +91,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let judged = boot(workspace, kernel, &base, &commands, limits).and_then(|report| {
             let tally = report.to_string();
             println!();
-            judge(workspace, &report, options).map(|()| tally)
+            judge(workspace, kernel, &report, options).map(|()| tally)
         });
         let seconds = begin.elapsed().as_secs();
         match judged {
@@ -155,13 +156,23 @@ fn boot(
 }
 
 /// Whether a boot's report is that of a kernel that passes.
-fn judge(workspace: &Workspace, report: &Report, options: &Options) -> Result<()> {
+fn judge(workspace: &Workspace, kernel: &Kernel, report: &Report, options: &Options) -> Result<()> {
     if !report.failures.is_empty() {
         let names: Vec<_> =
             report.failures.iter().map(|(name, status)| format!("{name} (status {status})")).collect();
         bail!("{}; failed: {}", report.tally, names.join(", "));
     }
     ensure!(report.tally.passed > 0, "no test ran: {} is part of no test's name", options.tests.join(" or "));
+    if kernel.is_complete {
+        let release = report.release.as_deref().unwrap_or_default();
+        let left_out: Vec<_> = report
+            .skipped
+            .iter()
+            .filter(|skipped| !skips::is_excused(skipped, release))
+            .map(String::as_str)
+            .collect();
+        ensure!(left_out.is_empty(), "{}; skipped without need: {}", report.tally, left_out.join("; "));
+    }
     let programs = report.programs.as_deref().context("vipd told nothing of its programs")?;
     budget::judge(workspace, programs, Mode::of(options.update_budget))
 }
