@@ -18,6 +18,10 @@ pub(crate) struct Report {
     pub(crate) skipped: Vec<String>,
     /// Commands that ended with another status than 0, with that.
     pub(crate) failures: Vec<(String, i32)>,
+    /// Commands that ran no test.
+    pub(crate) idle: Vec<String>,
+    /// How many tests had ended before the command that runs at this moment.
+    before: u32,
     /// The command that runs at this moment.
     pub(crate) running: Option<String>,
     /// Why the first process gave up.
@@ -49,6 +53,7 @@ impl Report {
             }
             "begin" => {
                 self.running = Some(rest.to_owned());
+                self.before = self.ended();
                 Shown::Begin(rest)
             }
             "end" => {
@@ -58,6 +63,9 @@ impl Report {
                     Ok(0) => {}
                     Ok(status) => self.failures.push((name.to_owned(), status)),
                     Err(_) => self.broken = Some(format!("nobody understands \"{line}\"")),
+                }
+                if self.ended() == self.before {
+                    self.idle.push(name.to_owned());
                 }
                 Shown::Nothing
             }
@@ -71,6 +79,11 @@ impl Report {
             }
             _ => Shown::Line(line),
         }
+    }
+
+    /// How many tests have ended so far.
+    fn ended(&self) -> u32 {
+        self.tally.passed + self.tally.failed
     }
 }
 
@@ -115,6 +128,7 @@ mod tests {
         assert_eq!(report.read("@@vm done"), Shown::Nothing);
         assert!(report.done && report.running.is_none() && report.broken.is_none());
         assert_eq!(report.failures, [("traffic".to_owned(), 101)]);
+        assert_eq!(report.idle, ["traffic"]);
         assert_eq!((report.tally.passed, report.tally.skipped), (5, 1));
         assert_eq!(report.release.as_deref(), Some("6.1.0"));
     }
