@@ -25,7 +25,6 @@ use crate::vm::kernel::{Choice, Debian, Kernel};
 use crate::vm::machine::Limits;
 use crate::vm::plan::{Command, Plan};
 use crate::vm::report::Report;
-use crate::vm::suites::OF_SUITE;
 use crate::workspace::Workspace;
 use crate::{artifacts, corpus, preflight, process};
 
@@ -56,6 +55,11 @@ impl Options {
     pub(crate) fn smoke() -> Self {
         Self { kernel: Vec::new(), smoke: true, update_budget: false, tests: Vec::new() }
     }
+
+    /// The tests to run; all if there are none.
+    fn chosen(&self) -> Vec<String> {
+        if self.smoke { suites::SMOKE.map(str::to_owned).into() } else { self.tests.clone() }
+    }
 }
 
 /// Boots each kernel, one after another, and sums up.
@@ -72,8 +76,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let built = artifacts::build(workspace, &artifacts::Options::default())?;
     process::heading("tests");
     let suites = suites::build(workspace, &built)?;
-    let mut commands = vec![programs()];
-    commands.extend(suites::commands(&suites, &options.tests, options.smoke)?);
+    let tests = suites::commands(&suites, &options.chosen())?;
+    ensure!(
+        !options.smoke || tests.len() == suites::SMOKE.len(),
+        "a suite of the smoke test is missing: {}",
+        suites::SMOKE.join(", ")
+    );
+    let commands = [vec![programs()], tests].concat();
     let init = artifacts::vm_init(workspace)?;
 
     process::heading("kernels");
@@ -164,9 +173,9 @@ fn judge(workspace: &Workspace, kernel: &Kernel, report: &Report, options: &Opti
         bail!("{}; failed: {}", report.tally, names.join(", "));
     }
     ensure!(report.tally.passed > 0, "no test ran: {} is part of no test's name", options.tests.join(" or "));
-    let idle: Vec<_> =
-        report.idle.iter().filter(|name| name.contains(OF_SUITE)).map(String::as_str).collect();
-    ensure!(idle.is_empty(), "{}; no test is {}", report.tally, idle.join(" or "));
+    let chosen = options.chosen();
+    let idle: Vec<_> = report.idle.iter().filter(|name| chosen.contains(name)).map(String::as_str).collect();
+    ensure!(idle.is_empty(), "{}; there is no test {}", report.tally, idle.join(" or "));
     if kernel.is_complete {
         let release = report.release.as_deref().unwrap_or_default();
         let left_out: Vec<_> = report

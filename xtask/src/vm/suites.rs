@@ -12,11 +12,11 @@ use crate::workspace::Workspace;
 
 /// What shows soon that a kernel forwards: the suite whose uplink is the machine's own network card, and of the labs of several hosts the test
 /// that speaks TCP with a VIP on another host, by VXLAN and from outside, before and after the VIP has moved to a third one.
-const SMOKE: [&str; 2] =
+pub(crate) const SMOKE: [&str; 2] =
     ["virtio", "hosts::an_established_connection_is_reset_by_the_new_owner_and_a_new_one_is_served"];
 
 /// Between a suite's name and a part of the names of its tests, also in the name of the command that runs these.
-pub(crate) const OF_SUITE: &str = "::";
+const OF_SUITE: &str = "::";
 
 /// Test programs that would find nothing in the machine that differs from here.
 const WITHOUT_KERNEL: [&str; 5] = ["api", "corpus_engine", "fixtures_engine", "plan_steps", "state"];
@@ -58,12 +58,9 @@ pub(crate) fn build(workspace: &Workspace, built: &Artifacts) -> Result<Vec<Suit
     Ok(suites)
 }
 
-/// What to run: all suites; or those that `tests` names, of those it names with a part (`hosts::moves`) the tests whose names contain that, and
-/// in the others the tests whose names contain one of the rest.
-pub(crate) fn commands(suites: &[Suite], tests: &[String], smoke: bool) -> Result<Vec<Command>> {
-    if smoke {
-        return commands(suites, &SMOKE.map(str::to_owned), false);
-    }
+/// What to run: all suites without `tests`; or those that `tests` names, of those it names with a part (`hosts::moves`) the tests whose
+/// names contain that, and in the others the tests whose names contain one of the rest.
+pub(crate) fn commands(suites: &[Suite], tests: &[String]) -> Result<Vec<Command>> {
     if let Some(test) = tests.iter().find(|test| test.is_empty() || test.contains(char::is_whitespace)) {
         bail!("\"{test}\" is part of no test's name");
     }
@@ -95,9 +92,9 @@ mod tests {
             .into()
     }
 
-    fn words(tests: &[&str], smoke: bool) -> Vec<String> {
+    fn words(tests: &[&str]) -> Vec<String> {
         let tests: Vec<_> = tests.iter().map(|&test| test.to_owned()).collect();
-        let commands = commands(&suites(), &tests, smoke).expect("a plan");
+        let commands = commands(&suites(), &tests).expect("a plan");
         commands.iter().map(|command| command.words.join(" ")).collect()
     }
 
@@ -105,29 +102,29 @@ mod tests {
     fn tests_are_chosen_by_suite_or_by_part_of_their_name() {
         let [hosts, lab, virtio] =
             ["hosts", "lab", "virtio"].map(|name| format!("/vm/tests/{name} --test-threads=1"));
-        assert_eq!(words(&[], false), [hosts.as_str(), &lab, &virtio]);
-        assert_eq!(words(&["lab"], false), [lab.as_str()]);
+        assert_eq!(words(&[]), [hosts.as_str(), &lab, &virtio]);
+        assert_eq!(words(&["lab"]), [lab.as_str()]);
         let ping = [&hosts, &lab, &virtio].map(|suite| format!("{suite} ping"));
-        assert_eq!(words(&["ping"], false), ping);
+        assert_eq!(words(&["ping"]), ping);
         let [hosts_ping, lab_ping, _] = ping;
-        assert_eq!(words(&["virtio", "ping"], false), [hosts_ping.as_str(), &lab_ping, &virtio]);
-        assert_eq!(words(&["hosts::ping", "virtio"], false), [hosts_ping.as_str(), &virtio]);
+        assert_eq!(words(&["virtio", "ping"]), [hosts_ping.as_str(), &lab_ping, &virtio]);
+        assert_eq!(words(&["hosts::ping", "virtio"]), [hosts_ping.as_str(), &virtio]);
         // A path of a test's module is no suite's name.
         assert_eq!(
-            words(&["moves::ping", "lab", "virtio"], false),
+            words(&["moves::ping", "lab", "virtio"]),
             [format!("{hosts} moves::ping").as_str(), &lab, &virtio]
         );
     }
 
     #[test]
     fn a_smoke_test_runs_of_two_suites() {
-        let [hosts, virtio] = words(&[], true).try_into().expect("two commands");
+        let [hosts, virtio] = words(&SMOKE).try_into().expect("two commands");
         assert!(hosts.starts_with("/vm/tests/hosts --test-threads=1 an_established"), "{hosts}");
         assert_eq!(virtio, "/vm/tests/virtio --test-threads=1");
     }
 
     #[test]
     fn a_filter_that_no_name_can_contain_is_refused() {
-        assert!(commands(&suites(), &["two words".to_owned()], false).is_err());
+        assert!(commands(&suites(), &["two words".to_owned()]).is_err());
     }
 }
