@@ -31,7 +31,7 @@ use crate::{artifacts, corpus, preflight, process};
 /// Software emulation, two processors, every lab: bounds for what hangs, not for what is slow.
 const FULL: Limits = Limits { total: Duration::from_secs(90 * 60), silence: Duration::from_secs(10 * 60) };
 /// The smoke test takes about two minutes.
-const SMOKE: Limits = Limits { total: Duration::from_secs(8 * 60), silence: Duration::from_secs(4 * 60) };
+const SMOKE: Limits = Limits { total: Duration::from_secs(10 * 60), silence: Duration::from_secs(5 * 60) };
 
 /// What to boot and what to run there.
 #[derive(Args)]
