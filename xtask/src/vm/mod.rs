@@ -29,7 +29,7 @@ use crate::workspace::Workspace;
 use crate::{artifacts, corpus, preflight, process};
 
 /// Software emulation, two processors, every lab: bounds for what hangs, not for what is slow.
-const FULL: Limits = Limits { total: Duration::from_secs(90 * 60), silence: Duration::from_secs(10 * 60) };
+const FULL: Limits = Limits { total: Duration::from_secs(180 * 60), silence: Duration::from_secs(10 * 60) };
 /// The smoke test takes about two minutes.
 const SMOKE: Limits = Limits { total: Duration::from_secs(10 * 60), silence: Duration::from_secs(5 * 60) };
 
