@@ -7,14 +7,20 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use crate::virtio;
+
 /// Time between two looks: short against every timeout, long against the cost of most conditions.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Calls `look` until it gives a value, at most for `timeout`.
+/// How many times as long everything may take on an emulated processor.
+const PATIENCE: u32 = 4;
+
+/// Calls `look` until it gives a value, at most for `timeout`, or on an emulated processor several times that.
 ///
 /// `what` names the condition in the error, e.g. "guest a to become master". `look` runs at least once, and once more
 /// after the time is up, so that a machine that stood still meanwhile does not fail a condition that holds.
 pub fn poll_until<T>(timeout: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let timeout = if virtio::is_emulated() { timeout * PATIENCE } else { timeout };
     let deadline = Instant::now() + timeout;
     loop {
         let last = Instant::now() >= deadline;

@@ -12,6 +12,9 @@ pub const VARIABLE: &str = "VIP_LAB_CARDS";
 /// The variable that tells tests that the machine's processor is emulated.
 pub const EMULATED: &str = "VIP_LAB_EMULATED";
 
+/// Why tests that compare speeds do not run in a machine that is emulated.
+pub const NEEDS_REAL_PROCESSOR: &str = "compares speeds, which needs a processor that is not emulated";
+
 /// The card that a hypervisor's uplink is made of.
 pub const UPLINK_MAC: Mac = Mac([0x52, 0x54, 0x00, 0x76, 0x69, 0x01]);
 

@@ -176,7 +176,8 @@ pub(crate) fn tunnel_in_fragments(skb: *mut __sk_buff, headers: &TunnelHeaders) 
 
 /// Sends the fragments that were asked for last. What to return to the kernel.
 #[inline(never)]
-fn cut(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn cut(skb: *mut __sk_buff) -> i32 {
     if let Ok(ifindex) = send_all_but_last(skb) { redirect(ifindex, 0) } else { drop(DropReason::EditFailed) }
 }
 

@@ -23,7 +23,7 @@ fn a_guest_sends_through_the_eip_nearly_as_fast_as_through_plain_kernel_routing(
     if virtio::is_emulated() {
         skip(
             "a_guest_sends_through_the_eip_nearly_as_fast_as_through_plain_kernel_routing",
-            "compares speeds, which needs a processor that is not emulated",
+            virtio::NEEDS_REAL_PROCESSOR,
         );
         return;
     }

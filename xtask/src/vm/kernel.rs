@@ -80,6 +80,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Its modules; none: all it can do is built in.
     pub(crate) modules: Option<Modules>,
+    /// Whether it is one of Debian's, which have all that tests ask for: a test is skipped there for the kernel's age, or is broken.
+    pub(crate) is_complete: bool,
 }
 
 impl Kernel {
@@ -87,6 +89,7 @@ impl Kernel {
     pub(crate) fn prepare(choice: &Choice) -> Result<Self> {
         match choice {
             Choice::Debian(debian) => Self::debian(*debian)
+                .map(|kernel| Self { is_complete: true, ..kernel })
                 .with_context(|| format!("cannot get Debian's kernel {}", debian.series())),
             Choice::File(path) if path.extension().is_some_and(|extension| extension == "deb") => {
                 let name = file_name(path)?;
@@ -105,7 +108,7 @@ impl Kernel {
                     .and_then(|name| name.to_str()?.split_once('-'))
                     .map(|(_, release)| system.join("lib/modules").join(release));
                 let modules = release.filter(|folder| folder.is_dir()).map(|folder| Modules::read(&folder));
-                Ok(Self { name: file_name(path)?, image, modules: modules.transpose()? })
+                Ok(Self { name: file_name(path)?, image, modules: modules.transpose()?, is_complete: false })
             }
         }
     }
@@ -149,7 +152,7 @@ impl Kernel {
         let places = ["lib/modules", "usr/lib/modules"].map(|place| folder.join(place));
         let modules = places.iter().find(|place| place.is_dir()).context("the package has no modules")?;
         let modules = only(modules, |_| true)?;
-        Ok(Self { name, image, modules: Some(Modules::read(&modules)?) })
+        Ok(Self { name, image, modules: Some(Modules::read(&modules)?), is_complete: false })
     }
 }
 

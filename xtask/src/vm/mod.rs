@@ -8,6 +8,7 @@ mod machine;
 mod modules;
 mod plan;
 mod report;
+mod skips;
 mod suites;
 
 use std::fs;
@@ -28,9 +29,9 @@ use crate::workspace::Workspace;
 use crate::{artifacts, corpus, preflight, process};
 
 /// Software emulation, two processors, every lab: bounds for what hangs, not for what is slow.
-const FULL: Limits = Limits { total: Duration::from_secs(90 * 60), silence: Duration::from_secs(10 * 60) };
-/// The smoke test takes less than a minute.
-const SMOKE: Limits = Limits { total: Duration::from_secs(5 * 60), silence: Duration::from_secs(2 * 60) };
+const FULL: Limits = Limits { total: Duration::from_secs(180 * 60), silence: Duration::from_secs(10 * 60) };
+/// The smoke test takes about two minutes.
+const SMOKE: Limits = Limits { total: Duration::from_secs(10 * 60), silence: Duration::from_secs(5 * 60) };
 
 /// What to boot and what to run there.
 #[derive(Args)]
@@ -44,7 +45,7 @@ pub(crate) struct Options {
     /// Write what the programs cost into the repository's budget instead of comparing it
     #[arg(long)]
     update_budget: bool,
-    /// Test programs, or parts of names of tests; all without it
+    /// Test programs (`hosts`), parts of the names of one's tests (`hosts::moves`), or of all tests (`ping`); all without it
     #[arg(last = true)]
     tests: Vec<String>,
 }
@@ -53,6 +54,11 @@ impl Options {
     /// The short form on both kernels of Debian, as part of `cargo xtask ci`.
     pub(crate) fn smoke() -> Self {
         Self { kernel: Vec::new(), smoke: true, update_budget: false, tests: Vec::new() }
+    }
+
+    /// The tests to run; all if there are none.
+    fn chosen(&self) -> Vec<String> {
+        if self.smoke { suites::SMOKE.map(str::to_owned).into() } else { self.tests.clone() }
     }
 }
 
@@ -70,8 +76,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let built = artifacts::build(workspace, &artifacts::Options::default())?;
     process::heading("tests");
     let suites = suites::build(workspace, &built)?;
-    let mut commands = vec![programs()];
-    commands.extend(suites::commands(&suites, &options.tests, options.smoke)?);
+    let tests = suites::commands(&suites, &options.chosen())?;
+    ensure!(
+        !options.smoke || tests.len() == suites::SMOKE.len(),
+        "a suite of the smoke test is missing: {}",
+        suites::SMOKE.join(", ")
+    );
+    let commands = [vec![programs()], tests].concat();
     let init = artifacts::vm_init(workspace)?;
 
     process::heading("kernels");
@@ -90,7 +101,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let judged = boot(workspace, kernel, &base, &commands, limits).and_then(|report| {
             let tally = report.to_string();
             println!();
-            judge(workspace, &report, options).map(|()| tally)
+            judge(workspace, kernel, &report, options).map(|()| tally)
         });
         let seconds = begin.elapsed().as_secs();
         match judged {
@@ -155,13 +166,26 @@ fn boot(
 }
 
 /// Whether a boot's report is that of a kernel that passes.
-fn judge(workspace: &Workspace, report: &Report, options: &Options) -> Result<()> {
+fn judge(workspace: &Workspace, kernel: &Kernel, report: &Report, options: &Options) -> Result<()> {
     if !report.failures.is_empty() {
         let names: Vec<_> =
             report.failures.iter().map(|(name, status)| format!("{name} (status {status})")).collect();
         bail!("{}; failed: {}", report.tally, names.join(", "));
     }
     ensure!(report.tally.passed > 0, "no test ran: {} is part of no test's name", options.tests.join(" or "));
+    let chosen = options.chosen();
+    let idle: Vec<_> = report.idle.iter().filter(|name| chosen.contains(name)).map(String::as_str).collect();
+    ensure!(idle.is_empty(), "{}; there is no test {}", report.tally, idle.join(" or "));
+    if kernel.is_complete {
+        let release = report.release.as_deref().unwrap_or_default();
+        let left_out: Vec<_> = report
+            .skipped
+            .iter()
+            .filter(|skipped| !skips::is_excused(skipped, release))
+            .map(String::as_str)
+            .collect();
+        ensure!(left_out.is_empty(), "{}; skipped without need: {}", report.tally, left_out.join("; "));
+    }
     let programs = report.programs.as_deref().context("vipd told nothing of its programs")?;
     budget::judge(workspace, programs, Mode::of(options.update_budget))
 }

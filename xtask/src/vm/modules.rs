@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 /// What the labs need of a kernel that may be a module, in the order of loading. `crc32c_generic` first: modules ask for
 /// it by another name than its own.
-const WANTED: [&str; 34] = [
+const WANTED: [&str; 35] = [
     "crc32c_generic",
     "virtio_pci",
     "virtio_net",
@@ -38,6 +38,7 @@ const WANTED: [&str; 34] = [
     "nft_chain_nat",
     "nft_redir",
     "nft_fwd_netdev",
+    "nft_meta_bridge",
     "nft_compat",
     "xt_tcpudp",
     "ip_vs",

@@ -14,8 +14,14 @@ pub(crate) struct Report {
     pub(crate) release: Option<String>,
     /// Results of all test programs.
     pub(crate) tally: Tally,
+    /// Tests that were skipped, each with its reason.
+    pub(crate) skipped: Vec<String>,
     /// Commands that ended with another status than 0, with that.
     pub(crate) failures: Vec<(String, i32)>,
+    /// Commands that ran no test.
+    pub(crate) idle: Vec<String>,
+    /// How many tests had ended before the command that runs at this moment.
+    before: u32,
     /// The command that runs at this moment.
     pub(crate) running: Option<String>,
     /// Why the first process gave up.
@@ -32,6 +38,7 @@ impl Report {
         // The kernel's own messages may precede the mark on a line that they interrupted.
         let Some((_, message)) = line.split_once(MARK) else {
             self.tally.read(line);
+            self.skipped.extend(line.strip_prefix(vip_lab::SKIPPED).map(str::to_owned));
             if line.starts_with("{\"kernel\":") {
                 self.programs = Some(line.to_owned());
                 return Shown::Nothing;
@@ -46,6 +53,7 @@ impl Report {
             }
             "begin" => {
                 self.running = Some(rest.to_owned());
+                self.before = self.ended();
                 Shown::Begin(rest)
             }
             "end" => {
@@ -55,6 +63,9 @@ impl Report {
                     Ok(0) => {}
                     Ok(status) => self.failures.push((name.to_owned(), status)),
                     Err(_) => self.broken = Some(format!("nobody understands \"{line}\"")),
+                }
+                if self.ended() == self.before {
+                    self.idle.push(name.to_owned());
                 }
                 Shown::Nothing
             }
@@ -68,6 +79,11 @@ impl Report {
             }
             _ => Shown::Line(line),
         }
+    }
+
+    /// How many tests have ended so far.
+    fn ended(&self) -> u32 {
+        self.tally.passed + self.tally.failed
     }
 }
 
@@ -102,6 +118,9 @@ mod tests {
         assert_eq!(report.running.as_deref(), Some("lab"));
         let result = "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(report.read(result), Shown::Line(result));
+        let skipped = "skipped: a: needs a kernel of tomorrow";
+        assert_eq!(report.read(skipped), Shown::Line(skipped));
+        assert_eq!(report.skipped, ["a: needs a kernel of tomorrow"]);
         assert_eq!(report.read("@@vm end lab 0"), Shown::Nothing);
         assert_eq!(report.read("@@vm begin traffic"), Shown::Begin("traffic"));
         assert_eq!(report.read("@@vm end traffic 101"), Shown::Nothing);
@@ -109,7 +128,9 @@ mod tests {
         assert_eq!(report.read("@@vm done"), Shown::Nothing);
         assert!(report.done && report.running.is_none() && report.broken.is_none());
         assert_eq!(report.failures, [("traffic".to_owned(), 101)]);
-        assert_eq!((report.tally.passed, report.release.as_deref()), (5, Some("6.1.0")));
+        assert_eq!(report.idle, ["traffic"]);
+        assert_eq!((report.tally.passed, report.tally.skipped), (5, 1));
+        assert_eq!(report.release.as_deref(), Some("6.1.0"));
     }
 
     #[test]

@@ -10,8 +10,13 @@ use crate::vm::image::HOME;
 use crate::vm::plan::Command;
 use crate::workspace::Workspace;
 
-/// The suite whose uplink is the machine's own network card, and which shows in a minute that a kernel forwards.
-const SMOKE: &str = "virtio";
+/// What shows soon that a kernel forwards: the suite whose uplink is the machine's own network card, and of the labs of several hosts the test
+/// that speaks TCP with a VIP on another host, by VXLAN and from outside, before and after the VIP has moved to a third one.
+pub(crate) const SMOKE: [&str; 2] =
+    ["virtio", "hosts::an_established_connection_is_reset_by_the_new_owner_and_a_new_one_is_served"];
+
+/// Between a suite's name and a part of the names of its tests, also in the name of the command that runs these.
+const OF_SUITE: &str = "::";
 
 /// Test programs that would find nothing in the machine that differs from here.
 const WITHOUT_KERNEL: [&str; 5] = ["api", "corpus_engine", "fixtures_engine", "plan_steps", "state"];
@@ -28,6 +33,11 @@ impl Suite {
     /// Its file in the machine.
     pub(crate) fn place(&self) -> String {
         format!("{HOME}/tests/{}", self.name)
+    }
+
+    /// Runs the tests whose names contain `part`, some of which must be of this suite.
+    fn command_of(&self, part: &str) -> Command {
+        Command { name: format!("{}{OF_SUITE}{part}", self.name), ..self.command(Some(part)) }
     }
 
     fn command(&self, filter: Option<&str>) -> Command {
@@ -48,26 +58,26 @@ pub(crate) fn build(workspace: &Workspace, built: &Artifacts) -> Result<Vec<Suit
     Ok(suites)
 }
 
-/// What to run: all suites; or those that `tests` names, and in the others the tests whose names contain one of the rest.
-pub(crate) fn commands(suites: &[Suite], tests: &[String], smoke: bool) -> Result<Vec<Command>> {
-    if smoke {
-        let suite = suites.iter().find(|suite| suite.name == SMOKE);
-        let Some(suite) = suite else { bail!("there is no suite {SMOKE}") };
-        return Ok(vec![suite.command(None)]);
-    }
+/// What to run: all suites without `tests`; or those that `tests` names, of those it names with a part (`hosts::moves`) the tests whose
+/// names contain that, and in the others the tests whose names contain one of the rest.
+pub(crate) fn commands(suites: &[Suite], tests: &[String]) -> Result<Vec<Command>> {
     if let Some(test) = tests.iter().find(|test| test.is_empty() || test.contains(char::is_whitespace)) {
         bail!("\"{test}\" is part of no test's name");
     }
-    let named = |name: &String| suites.iter().any(|suite| suite.name == *name);
-    let parts: Vec<&String> = tests.iter().filter(|test| !named(test)).collect();
+    let named = |name: &str| suites.iter().any(|suite| suite.name == name);
     let mut commands = Vec::new();
     for suite in suites {
         if tests.is_empty() || tests.contains(&suite.name) {
             commands.push(suite.command(None));
-        } else {
-            // One at a time: not every test program takes several.
-            commands.extend(parts.iter().map(|part| suite.command(Some(part))));
+            continue;
         }
+        // One at a time: not every test program takes several.
+        commands.extend(tests.iter().filter(|test| !named(test)).filter_map(|test| {
+            match test.split_once(OF_SUITE) {
+                Some((name, part)) if named(name) => (name == suite.name).then(|| suite.command_of(part)),
+                _ => Some(suite.command(Some(test))),
+            }
+        }));
     }
     Ok(commands)
 }
@@ -77,27 +87,44 @@ mod tests {
     use super::*;
 
     fn suites() -> Vec<Suite> {
-        ["lab", "virtio"].map(|name| Suite { name: name.to_owned(), executable: PathBuf::new() }).into()
+        ["hosts", "lab", "virtio"]
+            .map(|name| Suite { name: name.to_owned(), executable: PathBuf::new() })
+            .into()
     }
 
-    fn words(tests: &[&str], smoke: bool) -> Vec<String> {
+    fn words(tests: &[&str]) -> Vec<String> {
         let tests: Vec<_> = tests.iter().map(|&test| test.to_owned()).collect();
-        let commands = commands(&suites(), &tests, smoke).expect("a plan");
+        let commands = commands(&suites(), &tests).expect("a plan");
         commands.iter().map(|command| command.words.join(" ")).collect()
     }
 
     #[test]
     fn tests_are_chosen_by_suite_or_by_part_of_their_name() {
-        let (lab, virtio) = ("/vm/tests/lab --test-threads=1", "/vm/tests/virtio --test-threads=1");
-        assert_eq!(words(&[], false), [lab, virtio]);
-        assert_eq!(words(&[], true), [virtio]);
-        assert_eq!(words(&["lab"], false), [lab]);
-        assert_eq!(words(&["ping"], false), [format!("{lab} ping"), format!("{virtio} ping")]);
-        assert_eq!(words(&["virtio", "ping"], false), [format!("{lab} ping"), virtio.to_owned()]);
+        let [hosts, lab, virtio] =
+            ["hosts", "lab", "virtio"].map(|name| format!("/vm/tests/{name} --test-threads=1"));
+        assert_eq!(words(&[]), [hosts.as_str(), &lab, &virtio]);
+        assert_eq!(words(&["lab"]), [lab.as_str()]);
+        let ping = [&hosts, &lab, &virtio].map(|suite| format!("{suite} ping"));
+        assert_eq!(words(&["ping"]), ping);
+        let [hosts_ping, lab_ping, _] = ping;
+        assert_eq!(words(&["virtio", "ping"]), [hosts_ping.as_str(), &lab_ping, &virtio]);
+        assert_eq!(words(&["hosts::ping", "virtio"]), [hosts_ping.as_str(), &virtio]);
+        // A path of a test's module is no suite's name.
+        assert_eq!(
+            words(&["moves::ping", "lab", "virtio"]),
+            [format!("{hosts} moves::ping").as_str(), &lab, &virtio]
+        );
+    }
+
+    #[test]
+    fn a_smoke_test_runs_of_two_suites() {
+        let [hosts, virtio] = words(&SMOKE).try_into().expect("two commands");
+        assert!(hosts.starts_with("/vm/tests/hosts --test-threads=1 an_established"), "{hosts}");
+        assert_eq!(virtio, "/vm/tests/virtio --test-threads=1");
     }
 
     #[test]
     fn a_filter_that_no_name_can_contain_is_refused() {
-        assert!(commands(&suites(), &["two words".to_owned()], false).is_err());
+        assert!(commands(&suites(), &["two words".to_owned()]).is_err());
     }
 }
