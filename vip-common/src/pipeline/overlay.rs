@@ -11,6 +11,7 @@ use super::{
     arp::{answer_at, has_impossible_sender},
     claim::present_owner,
     deliver::Receiver,
+    far_end,
     guest::{advertised_vips, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
@@ -28,25 +29,28 @@ use crate::{
 };
 
 /// Where the frame inside begins.
-const INNER: usize = Outer::LEN;
+pub(super) const INNER: usize = Outer::LEN;
+
+/// A frame to a MAC that nobody has.
+const NOBODY: Decision = Decision::drop(DropReason::NoSuchAddress);
 
 /// What of the headers outside is needed inside.
 #[derive(Clone, Copy)]
-struct Tunnel {
-    vni: u32,
+pub(super) struct Tunnel {
+    pub(super) vni: u32,
     /// Root page of the VPC's addresses.
-    root: u32,
+    pub(super) root: u32,
     /// The sender's VTEP.
-    from: Ipv4,
+    pub(super) from: Ipv4,
     /// Bytes of the frame inside.
-    length: usize,
-    sent_on: bool,
-    stage: Stage,
+    pub(super) length: usize,
+    pub(super) sent_on: bool,
+    pub(super) stage: Stage,
 }
 
 impl Tunnel {
     #[inline(always)]
-    fn look_up<T: Tables>(&self, tables: &T, address: Ipv4) -> Option<Target> {
+    pub(super) fn look_up<T: Tables>(&self, tables: &T, address: Ipv4) -> Option<Target> {
         tables.address(self.root, &VniAddress { vni: self.vni, address })
     }
 }
@@ -92,7 +96,11 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
         return Decision::drop(DropReason::VxlanMalformed);
     };
     match ethernet.ether_type {
-        EtherType::IPV4 => ipv4(packet, tables, &tunnel, &ethernet),
+        EtherType::IPV4 => match ipv4(packet, tables, &tunnel, &ethernet) {
+            // Perhaps a gateway's MAC. From here, because from further down Linux 6.1 has no stack for it.
+            NOBODY => far_end::routed(packet, tables, &tunnel),
+            decision => decision,
+        },
         EtherType::ARP => arp(packet, tables, &tunnel, &ethernet),
         _ => Decision::drop(DropReason::OverlayType),
     }
@@ -195,18 +203,32 @@ fn hand_over<P: Packet, T: Tables>(
         }
         return send_on(packet, tables, host, tunnel.stage);
     }
-    let needed =
-        if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
-    if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
-        return Decision::LEAVE_TO_TC;
-    }
-    let mtu = receiver.entry.mtu as usize;
-    if mtu != 0 && bytes > mtu && packet.gso_size() == 0 {
-        return Decision::drop(DropReason::TooBig);
+    if let Some(obstacle) = obstacle(packet, tunnel, receiver, bytes) {
+        return obstacle;
     }
     attempt!(packet.decapsulate().map_err(DropReason::from));
     attempt!(switch(packet, receiver.mac()));
     receiver.decision()
+}
+
+/// Why a receiver here does not get a packet of `bytes` at this hook, or at all.
+#[inline(always)]
+pub(super) fn obstacle<P: Packet, T: Tables>(
+    packet: &P,
+    tunnel: &Tunnel,
+    receiver: &Receiver<T>,
+    bytes: usize,
+) -> Option<Decision> {
+    let needed =
+        if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
+    if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
+        return Some(Decision::LEAVE_TO_TC);
+    }
+    let mtu = receiver.entry.mtu as usize;
+    if mtu != 0 && bytes > mtu && packet.gso_size() == 0 {
+        return Some(Decision::drop(DropReason::TooBig));
+    }
+    None
 }
 
 /// A VRRP advertisement: to the members here, unchanged.
@@ -326,8 +348,9 @@ fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, a
             Some(port) if is_here(port) => Mac::of_address(target),
             _ => return Decision::CONSUMED,
         },
-        // A host without forwarder routes for its guests itself: what they sent to this gateway would go no further.
-        Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
+        // The gateway is on every host, for guests of those without forwarder too.
+        Some(AddressKind::Gateway(_)) => Mac::of_address(target),
+        Some(AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
     };
     let Some(host) = tables.vtep(tunnel.from) else { return Decision::drop(DropReason::VtepUnknown) };
     if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {

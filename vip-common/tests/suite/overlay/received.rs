@@ -72,7 +72,7 @@ fn a_packet_that_is_not_for_its_receiver_is_dropped() {
         (Mac::of_address(vip_address(0)), CLIENT, DropReason::DestinationNotOwn),
         (Mac::of_address(vip_address(0)), port_address(1), DropReason::DestinationNotOwn),
         (stranger, port_address(1), DropReason::NoSuchAddress),
-        (Mac::of_address(gateway(0)), port_address(4), DropReason::NoSuchAddress),
+        (Mac::of_address(gateway(1)), port_address(4), DropReason::NoSuchAddress),
         (Mac::of_address(vip_address(1)), vip_address(1), DropReason::NoSuchAddress),
     ] {
         let frame = Wrapped::new(2, 1, 4001, from_second(mac, destination)).bytes();
@@ -144,7 +144,11 @@ fn verdict_at_tc(tables: &MemoryTables, frame: &[u8]) -> Verdict {
 fn a_question_of_a_host_without_forwarder_is_answered_through_the_tunnel() {
     // Port 2 is on a host that has a kernel's vxlan device and nothing else; it asks all others.
     let tables = world().tables();
-    for (target, mac) in [(port_address(1), port_mac(1)), (vip_address(0), Mac::of_address(vip_address(0)))] {
+    for (target, mac) in [
+        (port_address(1), port_mac(1)),
+        (vip_address(0), Mac::of_address(vip_address(0))),
+        (gateway(0), Mac::of_address(gateway(0))),
+    ] {
         let question = ArpFrame::question((port_mac(2), port_address(2)), target);
         let frame = Wrapped::new(2, 1, 4001, question.bytes()).bytes();
         for (stage, verdict) in
@@ -160,8 +164,8 @@ fn a_question_of_a_host_without_forwarder_is_answered_through_the_tunnel() {
             assert_eq!(answer.target, port_address(2));
         }
     }
-    // Whoever is elsewhere is answered for there, and the gateway only where its guests are.
-    for target in [port_address(3), Ipv4::new([10, 0, 0, 200]), vip_address(1), gateway(0)] {
+    // Whoever is elsewhere is answered for there.
+    for target in [port_address(3), Ipv4::new([10, 0, 0, 200]), vip_address(1)] {
         let question = ArpFrame::question((port_mac(2), port_address(2)), target);
         let frame = Wrapped::new(2, 1, 4001, question.bytes()).bytes();
         assert_eq!(verdict(&tables, &frame), Verdict::Consumed);
