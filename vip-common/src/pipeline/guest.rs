@@ -404,6 +404,7 @@ fn deliver<P: Packet, T: Tables>(
             return Decision::too_big(receiver.entry.mtu);
         }
     }
+    attempt!(receiver.check_way(tables, fitting));
     attempt!(switch(packet, receiver.mac()));
     count_vip(packet, tables, source, Direction::Out);
     receiver.decision_for(fitting)

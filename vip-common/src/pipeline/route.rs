@@ -62,6 +62,7 @@ pub(super) fn routed<P: Packet, T: Tables>(
     if fit == Fit::TOO_BIG {
         return Decision::too_big(mtu);
     }
+    attempt!(receiver.check_way(tables, fit));
     attempt!(rewrite(packet, ip, Translation::None, || receiver.macs()));
     count_vip(packet, tables, vip, Direction::In);
     count_vip(packet, tables, source, Direction::Out);
