@@ -2,6 +2,7 @@
 #![cfg(feature = "kernel")]
 
 mod eip;
+
 mod far_end;
 mod flows;
 mod kill;
@@ -9,6 +10,7 @@ mod lvs_dr;
 mod members;
 mod moves;
 mod mtu;
+mod offloads;
 mod overlay;
 mod partition;
 mod refused;
