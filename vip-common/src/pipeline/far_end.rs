@@ -30,6 +30,10 @@ pub(super) fn routed<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &
         return Decision::drop(DropReason::VxlanMalformed);
     };
     let ip = &attempt!(Ipv4Packet::of(&ip, tunnel.length));
+    if packet.gso_size() != 0 && ip.end != tunnel.length {
+        // Several frames that the NIC has put together.
+        return Decision::drop(DropReason::EditFailed);
+    }
     let is_gateway = |address| {
         matches!(tunnel.look_up(tables, address).and_then(Target::kind), Some(AddressKind::Gateway(_)))
     };
@@ -70,7 +74,7 @@ pub(super) fn routed<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &
     if ip.ttl <= 1 {
         return Decision::drop(DropReason::TtlExpired);
     }
-    let decision = send(packet, tables, tunnel, &receiver, ip.length());
+    let decision = send(packet, tables, tunnel, &receiver, ip);
     if decision.is_delivery() || decision.is_sent_on() {
         count(tables, vip, Direction::In, tunnel.length);
         count(tables, source, Direction::Out, tunnel.length);
@@ -104,14 +108,14 @@ fn source_of<T: Tables>(
     }
 }
 
-/// Routes a packet of `bytes`, still in its tunnel, and sends it to its receiver, here or on any other host.
+/// Routes a packet, still in its tunnel, and sends it to its receiver, here or on any other host.
 #[inline(always)]
 fn send<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     tunnel: &Tunnel,
     receiver: &Receiver<T>,
-    bytes: usize,
+    ip: &Ipv4Packet,
 ) -> Decision {
     if receiver.is_remote() {
         let host = receiver.entry.ifindex;
@@ -124,7 +128,7 @@ fn send<P: Packet, T: Tables>(
         // As fresh as if its own host had routed it.
         return send_back(packet, tables, host, tunnel.stage);
     }
-    if let Some(obstacle) = obstacle(packet, tunnel, receiver, bytes) {
+    if let Some(obstacle) = obstacle(packet, tunnel, receiver, Some(ip)) {
         return obstacle;
     }
     attempt!(rewrite_at(packet, INNER, receiver.macs()));

@@ -96,6 +96,7 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
         return Decision::drop(DropReason::VxlanMalformed);
     };
     match ethernet.ether_type {
+        EtherType::IPV4 if ethernet.destination.is_multicast() => group(packet, tables, &tunnel),
         EtherType::IPV4 => match ipv4(packet, tables, &tunnel, &ethernet) {
             // Perhaps a gateway's MAC. From here, because from further down Linux 6.1 has no stack for it.
             NOBODY => far_end::routed(packet, tables, &tunnel),
@@ -131,14 +132,8 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
         return Decision::drop(DropReason::VxlanMalformed);
     };
     let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
-    if ethernet.destination.is_multicast() {
-        if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
-            return Decision::drop(DropReason::OverlayGroup);
-        }
-        return advertisement(packet, tables, tunnel, &ip);
-    }
     let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
-    let decision = hand_over(packet, tables, tunnel, &receiver, ip.length());
+    let decision = hand_over(packet, tables, tunnel, &receiver, Some(&ip));
     if let Some(vip) = slot.as_vip().and_then(|slot| tables.vip(slot)) {
         // Nothing changes in between that would have to be looked at first.
         if decision.is_delivery() {
@@ -184,14 +179,14 @@ fn receiver_of<T: Tables>(
     Ok((receiver, target))
 }
 
-/// To the receiver: here, or on its way once more. `bytes`: length of the IP packet.
+/// To the receiver: here, or on its way once more. `ip`: the packet, unless it is ARP.
 #[inline(always)]
 fn hand_over<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     tunnel: &Tunnel,
     receiver: &Receiver<T>,
-    bytes: usize,
+    ip: Option<&Ipv4Packet>,
 ) -> Decision {
     if receiver.is_remote() {
         if tunnel.sent_on {
@@ -203,7 +198,7 @@ fn hand_over<P: Packet, T: Tables>(
         }
         return send_on(packet, tables, host, tunnel.stage);
     }
-    if let Some(obstacle) = obstacle(packet, tunnel, receiver, bytes) {
+    if let Some(obstacle) = obstacle(packet, tunnel, receiver, ip) {
         return obstacle;
     }
     attempt!(packet.decapsulate().map_err(DropReason::from));
@@ -211,34 +206,41 @@ fn hand_over<P: Packet, T: Tables>(
     receiver.decision()
 }
 
-/// Why a receiver here does not get a packet of `bytes` at this hook, or at all.
+/// Why a receiver here does not get a packet, or ARP, at this hook, or at all.
 #[inline(always)]
 pub(super) fn obstacle<P: Packet, T: Tables>(
     packet: &P,
     tunnel: &Tunnel,
     receiver: &Receiver<T>,
-    bytes: usize,
+    ip: Option<&Ipv4Packet>,
 ) -> Option<Decision> {
     let needed =
         if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
     if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
         return Some(Decision::LEAVE_TO_TC);
     }
-    let mtu = receiver.entry.mtu as usize;
-    if mtu != 0 && bytes > mtu && packet.gso_size() == 0 {
-        return Some(Decision::drop(DropReason::TooBig));
+    let (Some(ip), mtu) = (ip, receiver.entry.mtu as usize) else { return None };
+    if packet.gso_size() == 0 {
+        return if mtu != 0 && ip.length() > mtu { Some(Decision::drop(DropReason::TooBig)) } else { None };
+    }
+    // Of UDP the kernel would still take the header for the tunnel's, and lose it where it is cut (Linux 6.18). And what is longer than its
+    // packet is several frames, each with VXLAN before it, that the NIC has put together.
+    if ip.protocol != Protocol::TCP || ip.end != tunnel.length {
+        return Some(Decision::drop(DropReason::EditFailed));
     }
     None
 }
 
-/// A VRRP advertisement: to the members here, unchanged.
-#[inline(always)]
-fn advertisement<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    tunnel: &Tunnel,
-    ip: &Ipv4Packet,
-) -> Decision {
+/// A packet to a group: a VRRP advertisement, to the members here, unchanged.
+#[inline(never)]
+fn group<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel) -> Decision {
+    let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(INNER) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    let ip = &attempt!(Ipv4Packet::of(&ip, tunnel.length));
+    if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
+        return Decision::drop(DropReason::OverlayGroup);
+    }
     if tunnel.stage == Stage::Xdp {
         // It cannot make several packets of one.
         return Decision::LEAVE_TO_TC;
@@ -312,7 +314,7 @@ fn hand_over_arp<P: Packet, T: Tables>(
     let Some(&mut ethernet) = packet.header::<Ethernet>(INNER) else {
         return Decision::drop(DropReason::EditFailed);
     };
-    let decision = hand_over(packet, tables, tunnel, receiver, 0);
+    let decision = hand_over(packet, tables, tunnel, receiver, None);
     if decision.is_delivery() {
         attempt!(switch(packet, ethernet.destination));
     }

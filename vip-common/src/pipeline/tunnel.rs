@@ -121,7 +121,8 @@ pub fn for_each_host<P: Packet, T: Tables>(
 #[inline(always)]
 pub(super) fn has_way<T: Tables>(tables: &T, host: u32, at_once: bool) -> bool {
     tables.host(host).is_some_and(|host| {
-        !host.next_hop.is_unspecified() && !(at_once && host.ethernet.destination.is_zero())
+        let is_stranger = at_once && host.ethernet.destination.is_zero();
+        !host.next_hop.is_unspecified() && !is_stranger
     })
 }
 
