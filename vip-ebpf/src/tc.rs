@@ -12,6 +12,7 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+        bpf_skb_vlan_pop,
     },
     macros::classifier,
     programs::TcContext,
@@ -46,6 +47,14 @@ impl SkbPacket<'_> {
     #[inline(always)]
     fn skb(&self) -> *mut __sk_buff {
         self.0.as_ptr().cast()
+    }
+
+    /// Takes off a priority tag, which the kernel keeps beside the bytes: it would stand before whatever the frame begins with then.
+    #[inline(always)]
+    fn remove_tag(&mut self) -> Result<(), EditFailed> {
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        let failed = unsafe { (*self.skb()).vlan_present != 0 && bpf_skb_vlan_pop(self.skb()) != 0 };
+        if failed { Err(EditFailed) } else { Ok(()) }
     }
 }
 
@@ -132,6 +141,8 @@ impl Packet for SkbPacket<'_> {
 
     #[inline(always)]
     fn decapsulate(&mut self) -> Result<(), EditFailed> {
+        // The tunnel's own.
+        self.remove_tag()?;
         let inner = *self.header::<Ethernet>(Outer::LEN).ok_or(EditFailed)?;
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
         // SAFETY: as in `encapsulate`.
@@ -196,6 +207,9 @@ pub(crate) fn port(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn uplink_rest(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket(&ctx);
+    if packet.remove_tag().is_err() {
+        return drop(DropReason::EditFailed);
+    }
     let verdict = pipeline::resume(&mut packet, &Maps, rest(&ctx), Origin::Uplink);
     log_verdict!(&ctx, "uplink_rest", verdict);
     carry_out(&mut packet, verdict)
@@ -205,6 +219,10 @@ pub(crate) fn uplink_rest(ctx: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn port_rest(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket(&ctx);
+    // The guest's own: what leaves the host has none.
+    if packet.remove_tag().is_err() {
+        return drop(DropReason::EditFailed);
+    }
     let verdict = pipeline::resume(&mut packet, &Maps, rest(&ctx), Origin::Port);
     log_verdict!(&ctx, "port_rest", verdict);
     carry_out(&mut packet, verdict)

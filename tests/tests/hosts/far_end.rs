@@ -1,20 +1,41 @@
 //! A host of the state that runs no vipd, but the kernel's own vxlan device.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, IperfOptions, IperfServer, Lab,
-    cluster::{THIRD, WEB},
+    cluster::{APP, DB, Placed, THIRD, WEB},
     far_end::{self, Finding},
     scene::VIP,
 };
 
 use crate::stage::{SOON, claim, ensure_echoes, ensure_pings, take, wait_for_ping};
 
+/// Of another subnet of the same VPC, on the second host.
+const APPLICATION: Placed = Placed {
+    name: "application",
+    host: 2,
+    subnet: APP,
+    address: Ipv4Addr::new(192, 168, 8, 5),
+    gro: false,
+    checked: true,
+};
+
+/// Of a peered VPC, on the first host. XDP delivers to it.
+const DATABASE: Placed = Placed {
+    name: "database",
+    host: 1,
+    subnet: DB,
+    address: Ipv4Addr::new(10, 20, 0, 5),
+    gro: true,
+    checked: true,
+};
+
 /// `third` is on the far host.
 fn start(lab: &Lab, finding: Finding) -> Result<Cluster> {
-    let config = ClusterConfig { hosts: 2, far_host: true, ..ClusterConfig::usual() };
+    let usual = ClusterConfig::usual().with(APPLICATION).with(DATABASE);
+    let config = ClusterConfig { hosts: 2, far_host: true, ..usual };
     let cluster = Cluster::start(lab, config)?;
     far_end::serve(&cluster, THIRD.host, WEB, finding)?;
     Ok(cluster)
@@ -87,4 +108,43 @@ fn a_far_end_keeps_reaching_a_vip_that_moves_whatever_it_remembers() {
         }
         Ok(())
     });
+}
+
+fn are_routed(lab: &Lab, finding: Finding) -> Result<()> {
+    let cluster = start(lab, finding)?;
+    let far = cluster.guest("third")?;
+    ensure_pings(far.netns(), WEB.gateway).context("the gateway itself")?;
+    // One is behind the host that the far bridge takes the gateway for, and the other behind another.
+    for placed in [APPLICATION, DATABASE] {
+        let near = cluster.guest(placed.name)?;
+        flush(&cluster, &["third", placed.name])?;
+        ensure_pings(far.netns(), near.address()).with_context(|| format!("far to {}", placed.name))?;
+        flush(&cluster, &["third", placed.name])?;
+        ensure_pings(near.netns(), far.address()).with_context(|| format!("{} to far", placed.name))?;
+        ensure_echoes(far.netns(), near.address(), near, near.address())?;
+        ensure_echoes(near.netns(), far.address(), far, far.address())?;
+        for (from, to) in [(far, near), (near, far)] {
+            let server = IperfServer::start(to.netns(), 5201)?;
+            let options = IperfOptions {
+                address: to.address(),
+                port: server.port(),
+                time: Duration::from_secs(1),
+                reverse: false,
+            };
+            let report = from.netns().iperf(options)?;
+            ensure!(report.bits_per_second > 0.0, "{} to {}: nothing came", from.name(), to.name());
+            server.stop()?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn guests_of_a_learning_far_end_are_routed_by_the_gateway_of_the_other_hosts() {
+    Lab::run(|lab| are_routed(lab, Finding::Learning));
+}
+
+#[test]
+fn guests_of_a_static_far_end_are_routed_by_the_gateway_of_the_other_hosts() {
+    Lab::run(|lab| are_routed(lab, Finding::Static));
 }

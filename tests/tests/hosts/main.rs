@@ -2,6 +2,7 @@
 #![cfg(feature = "kernel")]
 
 mod eip;
+
 mod far_end;
 mod flows;
 mod kill;
@@ -10,6 +11,7 @@ mod lvs_dr;
 mod members;
 mod moves;
 mod mtu;
+mod offloads;
 mod overlay;
 mod partition;
 mod refused;

@@ -1,6 +1,6 @@
 //! Who receives a packet, and by which MAC.
 
-use super::{fragments::Fit, tables::Tables, verdict::Decision};
+use super::{fragments::Fit, tables::Tables, tunnel::has_way, verdict::Decision};
 use crate::{
     DropReason,
     tables::{OwnerWord, PortFlags},
@@ -52,6 +52,15 @@ impl<T: Tables> Receiver<T> {
     #[inline(always)]
     pub(super) fn is_remote(&self) -> bool {
         self.entry.flags.has(PortFlags::REMOTE)
+    }
+
+    /// Whether a packet that fits so can be sent to it, if it is on another host. Asked before the packet is counted.
+    #[inline(always)]
+    pub(super) fn check_way(&self, tables: &T, fit: Fit) -> Result<(), DropReason> {
+        if self.is_remote() && !has_way(tables, self.entry.ifindex, fit == Fit::IN_FRAGMENTS) {
+            return Err(DropReason::NoWayToHost);
+        }
+        Ok(())
     }
 
     /// The MAC by which it receives the packet. Another host finds the owner of a VIP by the VIP's constant MAC, so that what is under way

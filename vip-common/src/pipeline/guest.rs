@@ -129,7 +129,7 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) ->
     if source == Source::FOREIGN && tables.vtep(ip.source).is_some() {
         return Decision::drop(DropReason::VtepAddress);
     }
-    if is_dhcp_reply(packet, &ip) && !sender.has_bypass() {
+    if is_dhcp_reply(packet, 0, &ip) && !sender.has_bypass() {
         return Decision::drop(DropReason::DhcpServer);
     }
     if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
@@ -153,19 +153,26 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) ->
 /// A client without an address asks for one (RFC 2131 §4.1): always allowed.
 #[inline(always)]
 fn is_dhcp_request<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
-    ip.source.is_unspecified() && is_udp_between(packet, ip, 68, 67)
+    ip.source.is_unspecified() && is_udp_between(packet, 0, ip, 68, 67)
+}
+
+/// A server gives an address to a client. `base`: where the frame begins in the packet.
+#[inline(always)]
+pub(super) fn is_dhcp_reply<P: Packet>(packet: &mut P, base: usize, ip: &Ipv4Packet) -> bool {
+    is_udp_between(packet, base, ip, 67, 68)
 }
 
 #[inline(always)]
-fn is_dhcp_reply<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> bool {
-    is_udp_between(packet, ip, 67, 68)
-}
-
-#[inline(always)]
-fn is_udp_between<P: Packet>(packet: &mut P, ip: &Ipv4Packet, source: u16, destination: u16) -> bool {
+fn is_udp_between<P: Packet>(
+    packet: &mut P,
+    base: usize,
+    ip: &Ipv4Packet,
+    source: u16,
+    destination: u16,
+) -> bool {
     ip.protocol == Protocol::UDP
         && ip
-            .transport::<Udp, _>(packet)
+            .transport_at::<Udp, _>(packet, base)
             .is_some_and(|udp| udp.source_port.get() == source && udp.destination_port.get() == destination)
 }
 
@@ -275,7 +282,7 @@ fn switched<P: Packet, T: Tables>(
         Some(AddressKind::Gateway(_))
             if tables.port_by_mac(&MacKey::new(sender.port.vni, sender.to)).is_none() =>
         {
-            attempt!(answer_echo(packet, ip, Mac::of_address(ip.destination)));
+            attempt!(answer_echo(packet, 0, ip, Mac::of_address(ip.destination)));
             Decision::RETURN
         }
         Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) => {
@@ -397,6 +404,7 @@ fn deliver<P: Packet, T: Tables>(
             return Decision::too_big(receiver.entry.mtu);
         }
     }
+    attempt!(receiver.check_way(tables, fitting));
     attempt!(switch(packet, receiver.mac()));
     count_vip(packet, tables, source, Direction::Out);
     receiver.decision_for(fitting)

@@ -17,6 +17,7 @@ mod advert;
 mod arp;
 mod claim;
 mod deliver;
+mod far_end;
 mod fragments;
 mod guest;
 mod network;

@@ -180,6 +180,10 @@ fn translate_for<P: Packet, T: Tables>(
             return Decision::LEAVE_TO_TC;
         }
     }
+    if stage == Stage::Tc {
+        // XDP has asked whether it reaches the host.
+        attempt!(receiver.check_way(tables, fit));
+    }
     if ip.protocol == Protocol::ICMP {
         attempt!(translate_quote(packet, ip, Quoted::Source, ip.destination, address));
     }

@@ -11,6 +11,7 @@ use super::{
     arp::{answer_at, has_impossible_sender},
     claim::present_owner,
     deliver::Receiver,
+    far_end,
     guest::{advertised_vips, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
@@ -28,25 +29,28 @@ use crate::{
 };
 
 /// Where the frame inside begins.
-const INNER: usize = Outer::LEN;
+pub(super) const INNER: usize = Outer::LEN;
+
+/// A frame to a MAC that nobody has.
+const NOBODY: Decision = Decision::drop(DropReason::NoSuchAddress);
 
 /// What of the headers outside is needed inside.
 #[derive(Clone, Copy)]
-struct Tunnel {
-    vni: u32,
+pub(super) struct Tunnel {
+    pub(super) vni: u32,
     /// Root page of the VPC's addresses.
-    root: u32,
+    pub(super) root: u32,
     /// The sender's VTEP.
-    from: Ipv4,
+    pub(super) from: Ipv4,
     /// Bytes of the frame inside.
-    length: usize,
-    sent_on: bool,
-    stage: Stage,
+    pub(super) length: usize,
+    pub(super) sent_on: bool,
+    pub(super) stage: Stage,
 }
 
 impl Tunnel {
     #[inline(always)]
-    fn look_up<T: Tables>(&self, tables: &T, address: Ipv4) -> Option<Target> {
+    pub(super) fn look_up<T: Tables>(&self, tables: &T, address: Ipv4) -> Option<Target> {
         tables.address(self.root, &VniAddress { vni: self.vni, address })
     }
 }
@@ -92,7 +96,12 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
         return Decision::drop(DropReason::VxlanMalformed);
     };
     match ethernet.ether_type {
-        EtherType::IPV4 => ipv4(packet, tables, &tunnel, &ethernet),
+        EtherType::IPV4 if ethernet.destination.is_multicast() => group(packet, tables, &tunnel),
+        EtherType::IPV4 => match ipv4(packet, tables, &tunnel, &ethernet) {
+            // Perhaps a gateway's MAC. From here, because from further down Linux 6.1 has no stack for it.
+            NOBODY => far_end::routed(packet, tables, &tunnel),
+            decision => decision,
+        },
         EtherType::ARP => arp(packet, tables, &tunnel, &ethernet),
         _ => Decision::drop(DropReason::OverlayType),
     }
@@ -123,14 +132,8 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
         return Decision::drop(DropReason::VxlanMalformed);
     };
     let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
-    if ethernet.destination.is_multicast() {
-        if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
-            return Decision::drop(DropReason::OverlayGroup);
-        }
-        return advertisement(packet, tables, tunnel, &ip);
-    }
     let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
-    let decision = hand_over(packet, tables, tunnel, &receiver, ip.length());
+    let decision = hand_over(packet, tables, tunnel, &receiver, Some(&ip));
     if let Some(vip) = slot.as_vip().and_then(|slot| tables.vip(slot)) {
         // Nothing changes in between that would have to be looked at first.
         if decision.is_delivery() {
@@ -176,14 +179,14 @@ fn receiver_of<T: Tables>(
     Ok((receiver, target))
 }
 
-/// To the receiver: here, or on its way once more. `bytes`: length of the IP packet.
+/// To the receiver: here, or on its way once more. `ip`: the packet, unless it is ARP.
 #[inline(always)]
 fn hand_over<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     tunnel: &Tunnel,
     receiver: &Receiver<T>,
-    bytes: usize,
+    ip: Option<&Ipv4Packet>,
 ) -> Decision {
     if receiver.is_remote() {
         if tunnel.sent_on {
@@ -195,28 +198,49 @@ fn hand_over<P: Packet, T: Tables>(
         }
         return send_on(packet, tables, host, tunnel.stage);
     }
-    let needed =
-        if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
-    if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
-        return Decision::LEAVE_TO_TC;
-    }
-    let mtu = receiver.entry.mtu as usize;
-    if mtu != 0 && bytes > mtu && packet.gso_size() == 0 {
-        return Decision::drop(DropReason::TooBig);
+    if let Some(obstacle) = obstacle(packet, tunnel, receiver, ip) {
+        return obstacle;
     }
     attempt!(packet.decapsulate().map_err(DropReason::from));
     attempt!(switch(packet, receiver.mac()));
     receiver.decision()
 }
 
-/// A VRRP advertisement: to the members here, unchanged.
+/// Why a receiver here does not get a packet, or ARP, at this hook, or at all.
 #[inline(always)]
-fn advertisement<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
+pub(super) fn obstacle<P: Packet, T: Tables>(
+    packet: &P,
     tunnel: &Tunnel,
-    ip: &Ipv4Packet,
-) -> Decision {
+    receiver: &Receiver<T>,
+    ip: Option<&Ipv4Packet>,
+) -> Option<Decision> {
+    let needed =
+        if packet.near() < packet.length() { PortFlags::TAKES_XDP_FRAGS } else { PortFlags::TAKES_XDP };
+    if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
+        return Some(Decision::LEAVE_TO_TC);
+    }
+    let (Some(ip), mtu) = (ip, receiver.entry.mtu as usize) else { return None };
+    if packet.gso_size() == 0 {
+        return if mtu != 0 && ip.length() > mtu { Some(Decision::drop(DropReason::TooBig)) } else { None };
+    }
+    // Of UDP the kernel would still take the header for the tunnel's, and lose it where it is cut (Linux 6.18). And what is longer than its
+    // packet is several frames, each with VXLAN before it, that the NIC has put together.
+    if ip.protocol != Protocol::TCP || ip.end != tunnel.length {
+        return Some(Decision::drop(DropReason::EditFailed));
+    }
+    None
+}
+
+/// A packet to a group: a VRRP advertisement, to the members here, unchanged.
+#[inline(never)]
+fn group<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel) -> Decision {
+    let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(INNER) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    let ip = &attempt!(Ipv4Packet::of(&ip, tunnel.length));
+    if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
+        return Decision::drop(DropReason::OverlayGroup);
+    }
     if tunnel.stage == Stage::Xdp {
         // It cannot make several packets of one.
         return Decision::LEAVE_TO_TC;
@@ -290,7 +314,7 @@ fn hand_over_arp<P: Packet, T: Tables>(
     let Some(&mut ethernet) = packet.header::<Ethernet>(INNER) else {
         return Decision::drop(DropReason::EditFailed);
     };
-    let decision = hand_over(packet, tables, tunnel, receiver, 0);
+    let decision = hand_over(packet, tables, tunnel, receiver, None);
     if decision.is_delivery() {
         attempt!(switch(packet, ethernet.destination));
     }
@@ -326,8 +350,9 @@ fn question<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, a
             Some(port) if is_here(port) => Mac::of_address(target),
             _ => return Decision::CONSUMED,
         },
-        // A host without forwarder routes for its guests itself: what they sent to this gateway would go no further.
-        Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
+        // The gateway is on every host, for guests of those without forwarder too.
+        Some(AddressKind::Gateway(_)) => Mac::of_address(target),
+        Some(AddressKind::ExternalGateway(_)) | None => return Decision::CONSUMED,
     };
     let Some(host) = tables.vtep(tunnel.from) else { return Decision::drop(DropReason::VtepUnknown) };
     if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {

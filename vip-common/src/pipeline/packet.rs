@@ -184,10 +184,20 @@ impl Ipv4Packet {
     /// The header at the start of the payload; `None` in a later fragment, and if the payload ends before its end.
     #[inline(always)]
     pub(super) fn transport<'a, H: Header, P: Packet>(&self, packet: &'a mut P) -> Option<&'a mut H> {
+        self.transport_at(packet, 0)
+    }
+
+    /// [`Self::transport`] of a frame that begins at `base` in the packet.
+    #[inline(always)]
+    pub(super) fn transport_at<'a, H: Header, P: Packet>(
+        &self,
+        packet: &'a mut P,
+        base: usize,
+    ) -> Option<&'a mut H> {
         if self.later_fragment || self.payload + H::LEN > self.end {
             return None;
         }
         // All offsets that a payload can have; without, the verifier may see an address below the packet's start.
-        packet.header(self.payload & 0x7e)
+        packet.header(base + (self.payload & 0x7e))
     }
 }

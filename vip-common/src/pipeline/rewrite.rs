@@ -55,6 +55,22 @@ pub(super) fn rewrite<P: Packet>(
 /// A TTL of one as the checksum sees it.
 const TTL_ONE: Be16 = Be16::new(1 << 8);
 
+/// Routes the packet of a frame that begins at `base`, inside a VPC: one from the TTL, which must be 2 or more, and new MACs.
+#[inline(always)]
+pub(super) fn rewrite_at<P: Packet>(
+    packet: &mut P,
+    base: usize,
+    (destination, source): (Mac, Mac),
+) -> Result<(), DropReason> {
+    let Some(frame) = packet.header::<Frame>(base) else { return Err(DropReason::EditFailed) };
+    let header = &mut frame.ip;
+    header.set_ttl(header.ttl().wrapping_sub(1));
+    header.checksum = checksum::update(header.checksum, Sum::default().replace(TTL_ONE, Be16::new(0)));
+    frame.ethernet.destination = destination;
+    frame.ethernet.source = source;
+    Ok(())
+}
+
 /// Delivery inside a subnet: a new Ethernet destination, nothing else.
 #[inline(always)]
 pub(super) fn switch<P: Packet>(packet: &mut P, destination_mac: Mac) -> Result<(), DropReason> {
@@ -122,10 +138,12 @@ pub(super) fn check_translatable<P: Packet>(packet: &mut P, ip: &Ipv4Packet) -> 
 
 /// Turns an echo request to the gateway into its reply, addressed back to its sender (RFC 792, RFC 1812 §4.3.3.6).
 ///
-/// Works on fragments too: the checksum covers the whole message, of which only the type changes.
+/// Works on fragments too: the checksum covers the whole message, of which only the type changes. `base`: where the frame begins in the
+/// packet.
 #[inline(never)]
 pub(super) fn answer_echo<P: Packet>(
     packet: &mut P,
+    base: usize,
     ip: &Ipv4Packet,
     gateway_mac: Mac,
 ) -> Result<(), DropReason> {
@@ -133,7 +151,7 @@ pub(super) fn answer_echo<P: Packet>(
         return Err(DropReason::GatewayService);
     }
     if !ip.later_fragment {
-        match ip.transport::<Icmp, _>(packet) {
+        match ip.transport_at::<Icmp, _>(packet, base) {
             Some(icmp) if icmp.icmp_type() == IcmpType::ECHO_REQUEST => {
                 let before: Be16 = icmp.type_code();
                 icmp.set_type(IcmpType::ECHO_REPLY);
@@ -143,7 +161,7 @@ pub(super) fn answer_echo<P: Packet>(
             _ => return Err(DropReason::GatewayService),
         }
     }
-    let Some(frame) = packet.header::<Frame>(0) else { return Err(DropReason::EditFailed) };
+    let Some(frame) = packet.header::<Frame>(base) else { return Err(DropReason::EditFailed) };
     frame.ethernet.destination = frame.ethernet.source;
     frame.ethernet.source = gateway_mac;
     let header: &mut Ipv4Header = &mut frame.ip;

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     DropReason,
-    tables::{AddressKind, Config, Direction, EipNetwork, PortFlags, RouteEntry, SourceEip, VniAddress, Way},
+    tables::{
+        AddressKind, Config, Direction, EipNetwork, PortFlags, RouteEntry, SourceEip, SubnetEntry, Target,
+        VniAddress, Way,
+    },
     wire::{Ipv4, Mac, Protocol},
 };
 
@@ -43,32 +46,13 @@ pub(super) fn routed<P: Packet, T: Tables>(
             _ => translated(packet, tables, sender, ip, source),
         };
     };
-    let (vni, root) = (subnet.vni, subnet.root);
-    let target = attempt!(
-        tables.address(root, &VniAddress { vni, address: ip.destination }).ok_or(DropReason::NoSuchAddress)
-    );
-    // No VIP so far.
-    let mut vip = Source::FIXED;
-    let receiver = match target.kind() {
-        Some(AddressKind::Fixed(index)) => attempt!(Receiver::port(tables, vni, index)),
-        Some(AddressKind::Vip(slot)) => {
-            vip = Source::vip(slot);
-            let owner = present_owner(tables, slot);
-            if owner.port() == sender.index {
-                return Decision::drop(DropReason::OwnerLoop);
-            }
-            attempt!(Receiver::owner(tables, vni, ip.destination, owner))
-        }
-        Some(AddressKind::Gateway(_)) => {
-            attempt!(answer_echo(packet, ip, Mac::of_address(sender.port.gateway)));
-            return Decision::RETURN;
-        }
-        Some(AddressKind::ExternalGateway(_)) => return Decision::drop(DropReason::NoSuchAddress),
-        None => return Decision::drop(DropReason::TableInconsistent),
-    };
-    if receiver.index == sender.index {
-        return Decision::drop(DropReason::Reflected);
+    let target = attempt!(target_inside(tables, subnet, ip).ok_or(DropReason::NoSuchAddress));
+    if let Some(AddressKind::Gateway(_)) = target.kind() {
+        attempt!(answer_echo(packet, 0, ip, Mac::of_address(sender.port.gateway)));
+        return Decision::RETURN;
     }
+    let (receiver, vip) =
+        attempt!(receiver_inside(tables, sender.index, VniAddress { vni: subnet.vni, ..key }, target));
     attempt!(check_routable(ip));
     if ip.ttl <= 1 {
         return Decision::refuse(DropReason::TtlExpired);
@@ -78,10 +62,45 @@ pub(super) fn routed<P: Packet, T: Tables>(
     if fit == Fit::TOO_BIG {
         return Decision::too_big(mtu);
     }
+    attempt!(receiver.check_way(tables, fit));
     attempt!(rewrite(packet, ip, Translation::None, || receiver.macs()));
     count_vip(packet, tables, vip, Direction::In);
     count_vip(packet, tables, source, Direction::Out);
     receiver.decision_for(fit)
+}
+
+/// What a packet's destination is in the VPC of a subnet that it lies in.
+#[inline(always)]
+pub(super) fn target_inside<T: Tables>(tables: &T, subnet: &SubnetEntry, ip: &Ipv4Packet) -> Option<Target> {
+    tables.address(subnet.root, &VniAddress { vni: subnet.vni, address: ip.destination })
+}
+
+/// Who receives a packet that port `sender` sent to `target`, which is at `key`, and the VIP that it is for as a source;
+/// [`Source::FIXED`] where it is for none.
+#[inline(always)]
+pub(super) fn receiver_inside<T: Tables>(
+    tables: &T,
+    sender: u32,
+    key: VniAddress,
+    target: Target,
+) -> Result<(Receiver<T>, Source), DropReason> {
+    let mut vip = Source::FIXED;
+    let receiver = match target.kind() {
+        Some(AddressKind::Fixed(index)) => Receiver::port(tables, key.vni, index)?,
+        Some(AddressKind::Vip(slot)) => {
+            vip = Source::vip(slot);
+            let owner = present_owner(tables, slot);
+            if owner.port() == sender {
+                return Err(DropReason::OwnerLoop);
+            }
+            Receiver::owner(tables, key.vni, key.address, owner)?
+        }
+        Some(AddressKind::Gateway(_) | AddressKind::ExternalGateway(_)) => {
+            return Err(DropReason::NoSuchAddress);
+        }
+        None => return Err(DropReason::TableInconsistent),
+    };
+    if receiver.index == sender { Err(DropReason::Reflected) } else { Ok((receiver, vip)) }
 }
 
 /// A packet to a router that is not ours: only what needs translation is.
@@ -108,7 +127,7 @@ pub(super) fn past_external_router<P: Packet, T: Tables>(
 
 /// Why a packet that leaves the VPC without an EIP stops.
 #[inline(always)]
-fn no_route<T: Tables>(tables: &T, ip: &Ipv4Packet) -> DropReason {
+pub(super) fn no_route<T: Tables>(tables: &T, ip: &Ipv4Packet) -> DropReason {
     if tables.eip(ip.destination).is_some() { DropReason::Hairpin } else { DropReason::NoRoute }
 }
 

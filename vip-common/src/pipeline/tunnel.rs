@@ -117,6 +117,15 @@ pub fn for_each_host<P: Packet, T: Tables>(
     Ok(())
 }
 
+/// Whether frames for a host can be sent. Fragments need the MAC of its next hop `at_once`; for what is whole the kernel finds it.
+#[inline(always)]
+pub(super) fn has_way<T: Tables>(tables: &T, host: u32, at_once: bool) -> bool {
+    tables.host(host).is_some_and(|host| {
+        let is_stranger = at_once && host.ethernet.destination.is_zero();
+        !host.next_hop.is_unspecified() && !is_stranger
+    })
+}
+
 /// A host whose MAC, or that of the next hop to it, is known, however old.
 #[inline(always)]
 fn with_mac<T: Tables>(tables: &T, host: u32) -> Option<&HostEntry> {
@@ -228,7 +237,9 @@ fn out<T: Tables>(tables: &T, host: u32, stage: Stage, can_wait: bool) -> Decisi
 #[inline(always)]
 pub(super) fn is_in_reach<T: Tables>(tables: &T, host: u32) -> bool {
     let (Some(config), Some(host)) = (tables.config(), tables.host(host)) else { return false };
-    config.flags.has(ConfigFlags::UPLINK_RETURNS) && is_known(tables, host, config.neighbours_until)
+    config.flags.has(ConfigFlags::UPLINK_RETURNS)
+        && !host.next_hop.is_unspecified()
+        && is_known(tables, host, config.neighbours_until)
 }
 
 #[inline(always)]

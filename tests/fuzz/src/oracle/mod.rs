@@ -2,6 +2,7 @@
 
 mod delivery;
 mod edit;
+mod far_end;
 mod fitting;
 mod leaving;
 mod outcome;

@@ -11,7 +11,7 @@ use vip_common::{
 };
 use vip_lab::{Mac, fixtures::world::constant_mac};
 
-use super::{Judgement, Oracle, delivery, hold, rights, traffic};
+use super::{Judgement, Oracle, delivery, far_end, hold, rights, traffic};
 use crate::{
     Step,
     facts::{self, Facts, Holder},
@@ -26,13 +26,13 @@ const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
 const PORT: u16 = 4789;
 
 /// A frame in VXLAN.
-struct Vxlan<'f> {
+pub(super) struct Vxlan<'f> {
     ip: Ipv4,
     source_port: u16,
-    vni: u32,
-    inner: &'f [u8],
+    pub(super) vni: u32,
+    pub(super) inner: &'f [u8],
     /// The same with what is behind the outer packet, which guests take for padding.
-    padded: &'f [u8],
+    pub(super) padded: &'f [u8],
 }
 
 impl<'f> Vxlan<'f> {
@@ -53,7 +53,7 @@ impl<'f> Vxlan<'f> {
     }
 
     /// Whether a previous owner's host has sent it on.
-    fn was_sent_on(&self) -> bool {
+    pub(super) fn was_sent_on(&self) -> bool {
         (16_384..32_768).contains(&self.source_port)
     }
 }
@@ -234,6 +234,15 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
     hold(OVERLAY, is_host != (step.verdict == Verdict::Drop(unknown)), || {
         format!("{} is, or is not, a host", vxlan.ip.source)
     })?;
+    if let Some(from) = from.filter(|_| far_end::concerns(facts, vxlan)) {
+        let out = match left(facts, step) {
+            Some(out) => Some((host_of(facts, step, &step.after, &out)?, out)),
+            None => None,
+        };
+        if out.is_some() || matches!(step.verdict, Verdict::Deliver { .. }) {
+            return far_end::check(facts, step, vxlan, from, out);
+        }
+    }
     match step.verdict {
         Verdict::LeaveToTc => {
             hold(Oracle::Untouched, step.after == step.frame, || "the bytes have changed".to_owned())

@@ -282,3 +282,32 @@ fn parts_wait_for_nobody() {
         assert_eq!(tables.drops.borrow().get(&DropReason::NoWayToHost.index()), Some(&1), "lost: {lost}");
     }
 }
+
+#[test]
+fn what_no_kernel_can_cut_any_more_outside_its_tunnel_stays_in_it() {
+    let tables = spread(&[(2, 2), (3, 3)]).tables();
+    let refused = Verdict::Drop(DropReason::EditFailed.index());
+    let to_third = Verdict::Uplink { ifindex: UPLINK, mtu: 0 };
+    let to_first = Verdict::Deliver { port: 1, ifindex: ifindex(1) };
+    let data = [7; 4000];
+    for (payload, to, verdict) in [
+        (tcp(4000, 80, &data), 1, to_first),
+        (udp(4000, 80, &data), 1, refused),
+        // There it is cut with the tunnel's headers.
+        (udp(4000, 80, &data), 3, to_third),
+    ] {
+        let protocol = payload.0;
+        let inner =
+            Ipv4Frame::new((port_mac(2), port_address(2)), (port_mac(to), port_address(to)), payload).bytes();
+        let outcome = |inner: Vec<u8>| {
+            let mut packet = FramePacket::new(&Wrapped::new(2, 1, 4001, inner).bytes());
+            packet.set_gso_size(1200);
+            pipeline::uplink(&mut packet, &&tables, Stage::Tc)
+        };
+        assert_eq!(outcome(inner.clone()), verdict, "protocol {protocol} to port {to}");
+        // Several frames, one behind the other, each with VXLAN of its own.
+        let merged = [inner.clone(), vec![8, 0, 0, 0, 0, 15, 161, 0], inner].concat();
+        let verdict = if to == 1 { refused } else { to_third };
+        assert_eq!(outcome(merged), verdict, "protocol {protocol} to port {to}, merged");
+    }
+}

@@ -4,6 +4,7 @@
 //! alone, read by etherparse.
 
 mod cases;
+mod far_end;
 mod fitting;
 mod properties;
 mod received;
@@ -18,7 +19,7 @@ use vip_common::{
 
 use crate::{
     frame::{Ipv4Frame, Reading, udp},
-    world::{HOSTS, Overlay, PORTS, World, host_mac, host_of, ifindex, port_mac, vtep},
+    world::{HOSTS, Overlay, PORTS, SUBNETS, World, gateway, host_mac, host_of, ifindex, port_mac, vtep},
 };
 
 /// UDP port of VXLAN (RFC 7348 section 5).
@@ -231,4 +232,15 @@ fn is_vtep(address: Ipv4) -> bool {
 /// All ports on one host.
 fn all_on(host: u32) -> Vec<u32> {
     vec![host; PORTS as usize]
+}
+
+/// The same state with all ports on one host, seen from there.
+fn on_one_host(world: &World, host: u32) -> MemoryTables {
+    let overlay = world.overlay.clone().expect("several hosts");
+    World { overlay: Some(Overlay { here: host, places: all_on(host), ..overlay }), ..world.clone() }.tables()
+}
+
+/// Whether it is the constant MAC of a subnet's gateway.
+fn is_gateway_mac(mac: Mac) -> bool {
+    (0..SUBNETS).any(|subnet| mac == Mac::of_address(gateway(subnet)))
 }

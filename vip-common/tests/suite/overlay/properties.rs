@@ -10,7 +10,8 @@ use vip_common::{
 };
 
 use super::{
-    Cluster, End, FRESH, ONWARD, Opened, VXLAN, Wrapped, all_on, is_vtep, opened, receives_by, tunnelled,
+    Cluster, End, FRESH, ONWARD, Opened, VXLAN, Wrapped, is_gateway_mac, is_vtep, on_one_host, opened,
+    receives_by, tunnelled,
 };
 use crate::{
     cases,
@@ -20,16 +21,10 @@ use crate::{
     },
     rules::{ArpReading, is_eip},
     world::{
-        CLIENT, HOST_ADDRESS, HOSTS, Overlay, VNIS, World, any_overlay_world, any_stale_tables, host_mac,
-        ifindex, subnet_of_port, vni_of, vtep,
+        CLIENT, HOST_ADDRESS, HOSTS, VNIS, World, any_overlay_world, any_stale_tables, host_mac, ifindex,
+        subnet_of_port, vni_of, vtep,
     },
 };
-
-/// The same state with all ports on one host, seen from there.
-fn on_one_host(world: &World, host: u32) -> MemoryTables {
-    let overlay = world.overlay.clone().expect("several hosts");
-    World { overlay: Some(Overlay { here: host, places: all_on(host), ..overlay }), ..world.clone() }.tables()
-}
 
 fn words(tables: &MemoryTables) -> Vec<(u32, OwnerWord)> {
     tables.vips.iter().map(|(slot, cell)| (*slot, cell.get().word)).collect()
@@ -119,6 +114,11 @@ fn any_wrapped() -> BoxedStrategy<Wrapped> {
 /// What a host is told through VXLAN, for tables of the first host.
 fn received(tables: &MemoryTables, stage: Stage, frame: &[u8]) -> Outcome {
     engine::uplink(tables, stage, frame)
+}
+
+/// Whether a frame in VXLAN is to a gateway: what becomes of it is [`far_end`](super::far_end)'s matter.
+fn is_to_gateway(wrapped: &Wrapped) -> bool {
+    Reading::of(&wrapped.inner).is_some_and(|packet| is_gateway_mac(packet.to))
 }
 
 fn drops(tables: &MemoryTables) -> Vec<(u32, u64)> {
@@ -242,6 +242,7 @@ proptest! {
         let outcome = received(&tables, Stage::Tc, &frame);
         if let Verdict::Deliver { port, ifindex: interface } = outcome.verdict
             && !is_eip(wrapped.outer.destination)
+            && !is_to_gateway(&wrapped)
         {
             prop_assert_eq!((world.place(port), interface), (1, ifindex(port)), "on this host");
             prop_assert_eq!(vni_of(subnet_of_port(port)), wrapped.vni);
@@ -274,7 +275,7 @@ proptest! {
 
     #[test]
     fn a_frame_is_sent_on_once_and_as_it_is(world in any_overlay_world(), wrapped in any_wrapped()) {
-        if is_eip(wrapped.outer.destination) {
+        if is_eip(wrapped.outer.destination) || is_to_gateway(&wrapped) {
             return Ok(());
         }
         let frame = Wrapped { flags: 8, ..wrapped.clone() }.bytes();
@@ -390,7 +391,11 @@ proptest! {
                 if let Verdict::Deliver { port, .. } = outcome.verdict {
                     let vni = Opened::of(&bytes).map(|is| is.vni());
                     let is_eip = Reading::of(&bytes).is_some_and(|packet| is_eip(packet.destination));
-                    prop_assert!(is_eip || tables.ports.get(&port).map(|port| port.vni) == vni);
+                    // A peer's, perhaps.
+                    let is_routed = Opened::of(&bytes)
+                        .and_then(|is| Reading::of(is.inner))
+                        .is_some_and(|packet| is_gateway_mac(packet.to));
+                    prop_assert!(is_eip || is_routed || tables.ports.get(&port).map(|port| port.vni) == vni);
                 }
                 let _ = received(tables, stage, &bytes[..cut.min(bytes.len())]);
             }

@@ -72,7 +72,7 @@ fn a_packet_that_is_not_for_its_receiver_is_dropped() {
         (Mac::of_address(vip_address(0)), CLIENT, DropReason::DestinationNotOwn),
         (Mac::of_address(vip_address(0)), port_address(1), DropReason::DestinationNotOwn),
         (stranger, port_address(1), DropReason::NoSuchAddress),
-        (Mac::of_address(gateway(0)), port_address(4), DropReason::NoSuchAddress),
+        (Mac::of_address(gateway(1)), port_address(4), DropReason::NoSuchAddress),
         (Mac::of_address(vip_address(1)), vip_address(1), DropReason::NoSuchAddress),
     ] {
         let frame = Wrapped::new(2, 1, 4001, from_second(mac, destination)).bytes();
@@ -144,7 +144,11 @@ fn verdict_at_tc(tables: &MemoryTables, frame: &[u8]) -> Verdict {
 fn a_question_of_a_host_without_forwarder_is_answered_through_the_tunnel() {
     // Port 2 is on a host that has a kernel's vxlan device and nothing else; it asks all others.
     let tables = world().tables();
-    for (target, mac) in [(port_address(1), port_mac(1)), (vip_address(0), Mac::of_address(vip_address(0)))] {
+    for (target, mac) in [
+        (port_address(1), port_mac(1)),
+        (vip_address(0), Mac::of_address(vip_address(0))),
+        (gateway(0), Mac::of_address(gateway(0))),
+    ] {
         let question = ArpFrame::question((port_mac(2), port_address(2)), target);
         let frame = Wrapped::new(2, 1, 4001, question.bytes()).bytes();
         for (stage, verdict) in
@@ -160,8 +164,8 @@ fn a_question_of_a_host_without_forwarder_is_answered_through_the_tunnel() {
             assert_eq!(answer.target, port_address(2));
         }
     }
-    // Whoever is elsewhere is answered for there, and the gateway only where its guests are.
-    for target in [port_address(3), Ipv4::new([10, 0, 0, 200]), vip_address(1), gateway(0)] {
+    // Whoever is elsewhere is answered for there.
+    for target in [port_address(3), Ipv4::new([10, 0, 0, 200]), vip_address(1)] {
         let question = ArpFrame::question((port_mac(2), port_address(2)), target);
         let frame = Wrapped::new(2, 1, 4001, question.bytes()).bytes();
         assert_eq!(verdict(&tables, &frame), Verdict::Consumed);
@@ -332,15 +336,33 @@ fn a_way_that_is_missing_is_a_reason_of_its_own() {
     assert_eq!(verdict_at_tc(&tables, &onward.bytes()), reason);
     let question = ArpFrame::question((port_mac(2), port_address(2)), port_address(1)).bytes();
     assert_eq!(verdict_at_tc(&tables, &Wrapped::new(2, 1, 4001, question).bytes()), reason);
-    assert_eq!(tables.drops.borrow().get(&DropReason::NoWayToHost.index()), Some(&4));
-    assert!(tables.vip_traffic.borrow().is_empty());
+    // To a VIP, from one, through a gateway, and to the EIP of one.
+    own(&tables, 0, 2);
+    own(&tables, 2, 4);
+    let web = (Mac::of_address(vip_address(0)), vip_address(0));
+    let by_gateway = |port| (Mac::of_address(gateway(port)), vip_address(0));
+    for (port, source, to) in [
+        (1, port_address(1), web),
+        (1, vip_address(0), (port_mac(2), port_address(2))),
+        (4, port_address(4), by_gateway(1)),
+        (4, vip_address(2), by_gateway(1)),
+    ] {
+        let frame = Ipv4Frame::new((port_mac(port), source), to, udp(4000, 53, b"question"));
+        assert_eq!(engine::port(&tables, ifindex(port), false, &frame.bytes()).verdict, reason);
+    }
+    let eip = crate::world::vip_eip(0);
+    let inbound =
+        Ipv4Frame::new((crate::world::NEIGHBOUR_MAC, CLIENT), (host_mac(1), eip), tcp(1, 2, b"data"));
+    assert_eq!(verdict_at_tc(&tables, &inbound.bytes()), reason);
+    assert_eq!(tables.drops.borrow().get(&DropReason::NoWayToHost.index()), Some(&9));
+    assert!(tables.vip_traffic.borrow().is_empty() && tables.eip_traffic.borrow().is_empty());
     // Of an advertisement each host that is not reached counts.
     let group = (Mac::new([1, 0, 0x5e, 0, 0, 18]), Ipv4::new([224, 0, 0, 18]));
     let from = (port_mac(1), port_address(1));
     let advert = Ipv4Frame { ttl: 255, ..Ipv4Frame::new(from, group, vrrp(66, &[vip_address(0)])) };
     let outcome = engine::port(&tables, ifindex(1), false, &advert.bytes());
     assert!(outcome.tunnelled.is_empty());
-    assert_eq!(tables.drops.borrow().get(&DropReason::NoWayToHost.index()), Some(&6));
+    assert_eq!(tables.drops.borrow().get(&DropReason::NoWayToHost.index()), Some(&11));
 }
 
 #[test]
