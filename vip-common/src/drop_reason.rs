@@ -46,7 +46,7 @@ drop_reasons! {
     11 ProbeNotMember "probe_not_member" "A port without the right to own a VIP probed for it."
     12 DhcpServer "dhcp_server" "A port with its source/destination check on answered as a DHCP server."
     13 VrrpTtl "vrrp_ttl" "A VRRP advertisement with a TTL other than 255."
-    14 VrrpNotMember "vrrp_not_member" "A VRRP advertisement for a VIP from a port without the right to own it."
+    14 VrrpNotMember "vrrp_not_member" "A VRRP advertisement for a VIP from a port without the right to own it, or not from that port's fixed address."
     15 OwnerLoop "owner_loop" "The owner of a VIP sent to the VIP itself."
     16 DestinationNotOwn "destination_not_own" "A packet for a port whose check is on, to an address that is not the port's."
     17 Unowned "unowned" "A packet to a VIP that nobody owns."

@@ -133,7 +133,7 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) ->
         return Decision::drop(DropReason::DhcpServer);
     }
     if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
-        return advertisement(packet, tables, sender, &ip);
+        return advertisement(packet, tables, sender, &ip, source);
     }
     if sender.to.is_multicast() || ip.destination.is_multicast() || ip.destination == Ipv4::BROADCAST {
         return Decision::NOT_OURS;
@@ -172,34 +172,31 @@ fn is_udp_between<P: Packet>(packet: &mut P, ip: &Ipv4Packet, source: u16, desti
 /// Addresses of an advertisement that are looked at for a VIP of the tables: the others belong to the same virtual router.
 const ADVERTISED: usize = 8;
 
-/// A VRRP advertisement: to the members of the VIP that it names, unchanged, and nowhere else.
+/// A VRRP advertisement: to the members of the VIP that it names, unchanged, and nowhere else. It comes from its sender's primary address
+/// (RFC 9568 §5.1.1.1), by which other hosts know whose it is.
 #[inline(never)]
 fn advertisement<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
     ip: &Ipv4Packet,
+    source: Source,
 ) -> Decision {
-    let mut refused = false;
-    let slot = attempt!(advertised_vips(packet, 0, ip, |address| {
-        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind) else {
-            return None;
-        };
-        let grant = tables.grant(&GrantKey { port: sender.index, slot });
-        if grant.is_some_and(|grant| grant.rights.may_own()) {
-            return Some(slot);
-        }
-        refused = true;
-        None
-    }));
-    match slot {
-        Some((slot, vrrp)) => {
-            remember(tables, slot, sender.index, ip.source, &vrrp);
-            Decision::members(slot, sender.index)
-        }
-        None if refused => Decision::drop(DropReason::VrrpNotMember),
-        None => Decision::NOT_OURS,
+    let look_up = |address| sender.look_up(tables, address);
+    let Some((slot, vrrp)) = attempt!(advertised_vip(packet, 0, ip, look_up)) else {
+        return Decision::NOT_OURS;
+    };
+    if source != Source::FIXED || !may_advertise(tables, sender.index, slot) {
+        return Decision::drop(DropReason::VrrpNotMember);
     }
+    remember(tables, slot, sender.index, ip.source, &vrrp);
+    Decision::members(slot, sender.index)
+}
+
+/// Whether the members of the VIP in `slot` hear advertisements of this port.
+#[inline(always)]
+pub(super) fn may_advertise<T: Tables>(tables: &T, port: u32, slot: u32) -> bool {
+    tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own())
 }
 
 /// Remembers who takes itself for the master.
@@ -215,13 +212,14 @@ pub(super) fn remember<T: Tables>(tables: &T, slot: u32, port: u32, address: Ipv
     });
 }
 
-/// The first VIP that an advertisement names and `accept` has a slot for, and what it says. `base`: where the frame begins in the packet.
+/// The slot of the first VIP that an advertisement names, and what it says: the sender's host and the others go by the same one. `base`:
+/// where the frame begins in the packet.
 #[inline(always)]
-pub(super) fn advertised_vips<P: Packet>(
+pub(super) fn advertised_vip<P: Packet>(
     packet: &mut P,
     base: usize,
     ip: &Ipv4Packet,
-    mut accept: impl FnMut(Ipv4) -> Option<u32>,
+    look_up: impl Fn(Ipv4) -> Option<Target>,
 ) -> Result<Option<(u32, Vrrp)>, DropReason> {
     let payload = within(base + ip.payload);
     if ip.later_fragment || ip.payload + Vrrp::LEN > ip.end {
@@ -245,7 +243,7 @@ pub(super) fn advertised_vips<P: Packet>(
         }
         let offset = payload + Vrrp::LEN + number * WireIpv4::LEN;
         let Some(address) = packet.header::<WireIpv4>(offset) else { break };
-        if let Some(slot) = accept(address.get()) {
+        if let Some(slot) = look_up(address.get()).and_then(Target::as_vip) {
             return Ok(Some((slot, vrrp)));
         }
     }

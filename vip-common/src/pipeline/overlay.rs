@@ -11,7 +11,7 @@ use super::{
     arp::{answer_at, has_impossible_sender},
     claim::present_owner,
     deliver::Receiver,
-    guest::{advertised_vips, remember},
+    guest::{advertised_vip, may_advertise, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
     tables::Tables,
@@ -123,11 +123,12 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
         return Decision::drop(DropReason::VxlanMalformed);
     };
     let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
-    if ethernet.destination.is_multicast() {
-        if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
-            return Decision::drop(DropReason::OverlayGroup);
-        }
+    // Whatever MAC it is to: the sender's host does not ask either.
+    if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
         return advertisement(packet, tables, tunnel, &ip);
+    }
+    if ethernet.destination.is_multicast() {
+        return Decision::drop(DropReason::OverlayGroup);
     }
     let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
     let decision = hand_over(packet, tables, tunnel, &receiver, ip.length());
@@ -221,19 +222,18 @@ fn advertisement<P: Packet, T: Tables>(
         // It cannot make several packets of one.
         return Decision::LEAVE_TO_TC;
     }
-    let slot = attempt!(advertised_vips(packet, INNER, ip, |address| {
-        match tunnel.look_up(tables, address).and_then(Target::as_vip) {
-            // Of the members themselves: a slot may have been another tenant's a moment ago.
-            Some(slot) if tables.members(slot).is_some_and(|members| members.vni == tunnel.vni) => Some(slot),
-            _ => None,
-        }
-    }));
-    let Some((slot, vrrp)) = slot else { return Decision::drop(DropReason::VrrpNotMember) };
-    if let Some(AddressKind::Fixed(port)) = tunnel.look_up(tables, ip.source).and_then(Target::kind)
-        && tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own())
-    {
-        remember(tables, slot, port, ip.source, &vrrp);
+    let look_up = |address| tunnel.look_up(tables, address);
+    let Some((slot, vrrp)) = attempt!(advertised_vip(packet, INNER, ip, look_up)) else {
+        return Decision::drop(DropReason::VrrpNotMember);
+    };
+    // Of the members themselves: a slot may have been another tenant's a moment ago.
+    let is_of_vpc = tables.members(slot).is_some_and(|members| members.vni == tunnel.vni);
+    // A host without forwarder has not asked whether its guest is a member.
+    let port = look_up(ip.source).and_then(Target::as_port).unwrap_or(0);
+    if !is_of_vpc || !may_advertise(tables, port, slot) {
+        return Decision::drop(DropReason::VrrpNotMember);
     }
+    remember(tables, slot, port, ip.source, &vrrp);
     attempt!(packet.decapsulate().map_err(DropReason::from));
     Decision::members(slot, 0)
 }

@@ -323,10 +323,16 @@ fn heard(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, slot: u32, sender: u3
         format!("{receivers:?} hear it instead of {expected:?}")
     })?;
     hold(OVERLAY, step.tunnelled.is_empty(), || "it goes further".to_owned())?;
-    let is_advertisement = Ipv4::of(vxlan.inner).is_some_and(|ip| {
-        ip.protocol == crate::frame::VRRP && ip.destination.octets() == [224, 0, 0, 18] && ip.ttl == 255
+    let (source, about) = delivery::advertisement(facts, vxlan.vni, vxlan.inner).unzip();
+    hold(OVERLAY, about.flatten() == Some(slot), || format!("it is about {about:?}, not about {slot}"))?;
+    let member = source.and_then(|source| match facts.holder(vxlan.vni, source)? {
+        Holder::Port(index) => facts.grant(index, slot),
+        Holder::Vip(_) => None,
     });
-    hold(OVERLAY, is_advertisement && step.after == vxlan.padded, || "it is no advertisement".to_owned())
+    hold(OVERLAY, member.is_some_and(|grant| grant.rights.may_own()), || {
+        format!("{source:?} is no member's address")
+    })?;
+    hold(OVERLAY, step.after == vxlan.padded, || "the advertisement has changed".to_owned())
 }
 
 /// A frame goes on to the receiver's host, once, as it is.
