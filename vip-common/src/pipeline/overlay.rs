@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     DropReason,
-    tables::{AddressKind, Direction, GrantKey, MacKey, PortFlags, Target, VniAddress, Way},
+    tables::{AddressKind, ConfigFlags, Direction, GrantKey, MacKey, PortFlags, Target, VniAddress, Way},
     wire::{
         Arp, ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Mac, Outer, Protocol, VRRP_GROUP,
         VXLAN_PORT,
@@ -57,6 +57,8 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     // Before the packet is looked at: see `passes`.
     let Some(config) = tables.config() else { return Decision::NOT_OURS };
     let (near, whole, gso_size) = (packet.near(), packet.length(), packet.gso_size());
+    // This program serves the VLANs of EIP networks, too: nobody there is a host.
+    let is_underlay = packet.ingress() == config.uplink;
     // Referred to, not copied: Linux 6.1 has no stack for it.
     let Some(outer) = packet.header::<Outer>(0) else { return Decision::NOT_OURS };
     if !outer.ip.is_plain() || outer.udp.destination_port.get() != VXLAN_PORT {
@@ -64,8 +66,12 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     }
     let vni = outer.vxlan.vni();
     let Some(entry) = tables.vni(vni) else { return Decision::NOT_OURS };
+    if stage == Stage::Xdp && config.flags.has(ConfigFlags::VLANS) {
+        // The NIC may have taken a tag off, which TC sees.
+        return Decision::LEAVE_TO_TC;
+    }
     let from = outer.ip.source.get();
-    if from == config.vtep || tables.vtep(from).is_none() {
+    if !is_underlay || from == config.vtep || tables.vtep(from).is_none() {
         return Decision::drop(DropReason::VtepUnknown);
     }
     let Ok(ip) = Ipv4Packet::of_plain(&outer.ip, whole) else {

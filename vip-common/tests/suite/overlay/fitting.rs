@@ -246,6 +246,7 @@ fn large_packets_that_arrive_are_delivered_whole_whatever_the_length_outside_say
     // The length of one part, with a header checksum that nobody looks at.
     bytes[16..18].copy_from_slice(&1500_u16.to_be_bytes());
     let mut packet = FramePacket::new(&bytes);
+    packet.set_ingress(UPLINK);
     packet.set_gso_size(1410);
     let verdict = pipeline::uplink(&mut packet, &&tables, Stage::Tc);
     assert_eq!(verdict, Verdict::Deliver { port: 1, ifindex: ifindex(1) });
