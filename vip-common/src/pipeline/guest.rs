@@ -2,7 +2,7 @@
 
 use super::{
     advert::Advertised,
-    arp,
+    arp::{self, ArpFrame},
     claim::present_owner,
     deliver::Receiver,
     fragments::{Fit, fit},
@@ -72,7 +72,8 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     };
     let sender = Sender { index, port, mac: ethernet.source, to: ethernet.destination };
     if packet.is_tagged() {
-        return tagged(&sender);
+        let decision = tagged(&sender);
+        return if decision == Decision::NOT_OURS { leave_alone(packet, tables) } else { decision };
     }
     if sender.vrid_of(sender.mac).is_none() {
         return Decision::drop(DropReason::SourceMac);
@@ -90,21 +91,43 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     }
 }
 
-/// A packet that is for the host's own bridge or stack: not to a VTEP, though, nor from one.
+/// A frame that is for the host's own bridge or stack: not to a VTEP, though, nor from one, whatever tags it has. A bridge takes the outer
+/// tag off where the VLAN leaves untagged, and what is inside is then a frame of the underlay.
 #[inline(never)]
-fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+pub(super) fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
     if tables.config().is_none_or(|config| config.vtep.is_unspecified()) {
         return Decision::NOT_OURS;
     }
-    match packet.header::<Frame>(0) {
-        Some(&mut Frame { ip, .. })
-            if tables.vtep(ip.destination.get()).is_some() || tables.vtep(ip.source.get()).is_some() =>
-        {
-            Decision::drop(DropReason::VtepAddress)
-        }
-        _ => Decision::NOT_OURS,
+    let Some(ethernet) = packet.header::<Ethernet>(0) else { return Decision::NOT_OURS };
+    if matches!(ethernet.ether_type, EtherType::VLAN | EtherType::PROVIDER_VLAN) {
+        // The outer tag is beside the bytes: this is the second one.
+        names_vtep(packet, tables, VLAN_TAG)
+    } else {
+        names_vtep(packet, tables, 0)
     }
+}
+
+/// Bytes of a VLAN tag (IEEE 802.1Q §9.6).
+const VLAN_TAG: usize = 4;
+
+/// Refuses a frame to or from a VTEP, whose EtherType is so many bytes behind its usual place.
+#[inline(always)]
+fn names_vtep<P: Packet, T: Tables>(packet: &mut P, tables: &T, behind: usize) -> Decision {
+    let Some(&mut Ethernet { ether_type, .. }) = packet.header::<Ethernet>(behind) else {
+        return Decision::NOT_OURS;
+    };
+    let is_named = match ether_type {
+        EtherType::IPV4 => packet.header::<Frame>(behind).is_some_and(|&mut Frame { ip, .. }| {
+            tables.vtep(ip.destination.get()).is_some() || tables.vtep(ip.source.get()).is_some()
+        }),
+        EtherType::ARP => packet
+            .header::<ArpFrame>(behind)
+            .is_some_and(|&mut ArpFrame { arp, .. }| tables.vtep(arp.sender_ip.get()).is_some()),
+        EtherType::VLAN | EtherType::PROVIDER_VLAN => return Decision::drop(DropReason::NestedTag),
+        _ => false,
+    };
+    if is_named { Decision::drop(DropReason::VtepAddress) } else { Decision::NOT_OURS }
 }
 
 /// A frame of another VLAN than the port's. If other ports have VLAN interfaces on its own, what it may say is judged there. Out of
