@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     DropReason,
-    tables::{AddressKind, ConfigFlags, Direction, GrantKey, MacKey, PortFlags, Target, VniAddress, Way},
+    tables::{AddressKind, Direction, GrantKey, MacKey, PortFlags, Target, VniAddress, Way},
     wire::{
         Arp, ArpOperation, EtherType, Ethernet, Header as _, Ipv4, Mac, Outer, Protocol, VRRP_GROUP,
         VXLAN_PORT,
@@ -57,8 +57,6 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     // Before the packet is looked at: see `passes`.
     let Some(config) = tables.config() else { return Decision::NOT_OURS };
     let (near, whole, gso_size) = (packet.near(), packet.length(), packet.gso_size());
-    // This program serves the VLANs of EIP networks, too: nobody there is a host.
-    let is_underlay = packet.ingress() == config.uplink;
     // Referred to, not copied: Linux 6.1 has no stack for it.
     let Some(outer) = packet.header::<Outer>(0) else { return Decision::NOT_OURS };
     if !outer.ip.is_plain() || outer.udp.destination_port.get() != VXLAN_PORT {
@@ -66,12 +64,8 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     }
     let vni = outer.vxlan.vni();
     let Some(entry) = tables.vni(vni) else { return Decision::NOT_OURS };
-    if stage == Stage::Xdp && config.flags.has(ConfigFlags::VLANS) {
-        // The NIC may have taken a tag off, which TC sees.
-        return Decision::LEAVE_TO_TC;
-    }
     let from = outer.ip.source.get();
-    if !is_underlay || from == config.vtep || tables.vtep(from).is_none() {
+    if from == config.vtep || tables.vtep(from).is_none() {
         return Decision::drop(DropReason::VtepUnknown);
     }
     let Ok(ip) = Ipv4Packet::of_plain(&outer.ip, whole) else {
@@ -98,13 +92,16 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
         return Decision::drop(DropReason::VxlanMalformed);
     };
     match ethernet.ether_type {
+        EtherType::IPV4 if ethernet.destination.is_multicast() || is_advertisement(packet) => {
+            group(packet, tables, &tunnel)
+        }
         EtherType::IPV4 => ipv4(packet, tables, &tunnel, &ethernet),
         EtherType::ARP => arp(packet, tables, &tunnel, &ethernet),
         _ => Decision::drop(DropReason::OverlayType),
     }
 }
 
-/// UDP to the uplink's MAC, and to an address that is neither an EIP nor this host's VTEP: not VXLAN of a VPC.
+/// UDP to the uplink's MAC, and to an address that is neither an EIP nor, where it comes in, this host's VTEP: not VXLAN of a VPC.
 #[inline(never)]
 pub(super) fn passes<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
@@ -129,13 +126,6 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
         return Decision::drop(DropReason::VxlanMalformed);
     };
     let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
-    // Whatever MAC it is to: the sender's host does not ask either.
-    if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
-        return advertisement(packet, tables, tunnel, &ip);
-    }
-    if ethernet.destination.is_multicast() {
-        return Decision::drop(DropReason::OverlayGroup);
-    }
     let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
     let decision = hand_over(packet, tables, tunnel, &receiver, ip.length());
     if let Some(vip) = slot.as_vip().and_then(|slot| tables.vip(slot)) {
@@ -216,14 +206,24 @@ fn hand_over<P: Packet, T: Tables>(
     receiver.decision()
 }
 
-/// A VRRP advertisement: to the members here, unchanged.
+/// Whether the packet inside is a VRRP advertisement, whatever MAC it is to: the sender's host does not ask either.
 #[inline(always)]
-fn advertisement<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    tunnel: &Tunnel,
-    ip: &Ipv4Packet,
-) -> Decision {
+fn is_advertisement<P: Packet>(packet: &mut P) -> bool {
+    packet.header::<Frame>(INNER).is_some_and(|&mut Frame { ip, .. }| {
+        ip.protocol() == Protocol::VRRP && ip.destination.get() == VRRP_GROUP
+    })
+}
+
+/// A packet to a group: a VRRP advertisement, to the members here, unchanged.
+#[inline(never)]
+fn group<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel) -> Decision {
+    let Some(&mut Frame { ip, .. }) = packet.header::<Frame>(INNER) else {
+        return Decision::drop(DropReason::VxlanMalformed);
+    };
+    let ip = &attempt!(Ipv4Packet::of(&ip, tunnel.length));
+    if ip.protocol != Protocol::VRRP || ip.destination != VRRP_GROUP {
+        return Decision::drop(DropReason::OverlayGroup);
+    }
     if tunnel.stage == Stage::Xdp {
         // It cannot make several packets of one.
         return Decision::LEAVE_TO_TC;

@@ -243,8 +243,11 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
     hold(OVERLAY, !stays, || "a frame of a VPC is the forwarder's".to_owned())?;
     hold(OVERLAY, step.left.eips.is_empty(), || "it came to no EIP".to_owned())?;
     let from = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.source)).copied();
-    let is_underlay = facts.uplink().map(|(uplink, _)| uplink) == Some(step.interface);
-    let is_host = is_underlay && from.is_some() && Some(vxlan.ip.source) != vtep(facts);
+    if facts.uplink().map(|(uplink, _)| uplink) != Some(step.interface) {
+        let not_here = Verdict::Drop(DropReason::VtepNotOurs.index());
+        return hold(OVERLAY, step.verdict == not_here, || "nobody is a host there".to_owned());
+    }
+    let is_host = from.is_some() && Some(vxlan.ip.source) != vtep(facts);
     let unknown = DropReason::VtepUnknown.index();
     hold(OVERLAY, is_host != (step.verdict == Verdict::Drop(unknown)), || {
         format!("{} is, or is not, a host", vxlan.ip.source)

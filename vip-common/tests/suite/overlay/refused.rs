@@ -116,7 +116,7 @@ fn vxlan_from_the_vlan_of_an_eip_network_is_dropped_whoever_it_says_it_is_from()
     let foreign = Wrapped { vni: 4999, ..good() }.bytes();
     let good = good().bytes();
     assert_eq!(at_tc(UPLINK, false, &good), to_port(1));
-    assert_eq!(at_tc(VLAN, false, &good), drop(DropReason::VtepUnknown));
+    assert_eq!(at_tc(VLAN, false, &good), drop(DropReason::VtepNotOurs));
     assert_eq!(at_tc(UPLINK, true, &good), Verdict::NotOurs, "it is for the VLAN interface");
     assert_eq!(at_tc(VLAN, false, &foreign), Verdict::NotOurs);
     // XDP does not see a tag that the NIC has taken off.
