@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
-        bpf_skb_vlan_pop,
+        bpf_skb_change_tail, bpf_skb_vlan_pop,
     },
     macros::classifier,
     programs::TcContext,
@@ -112,6 +112,12 @@ impl Packet for SkbPacket<'_> {
     #[inline(always)]
     fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed> {
         copy::quote(self.skb(), end, headers)
+    }
+
+    #[inline(always)]
+    fn trim(&mut self, end: usize) -> Result<(), EditFailed> {
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        if unsafe { bpf_skb_change_tail(self.skb(), end as u32, 0) } == 0 { Ok(()) } else { Err(EditFailed) }
     }
 
     #[inline(always)]

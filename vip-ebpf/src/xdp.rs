@@ -96,6 +96,13 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn trim(&mut self, end: usize) -> Result<(), EditFailed> {
+        let cut = end as i32 - self.length() as i32;
+        // SAFETY: the context is valid while the program runs, and no reference into the packet is left.
+        if unsafe { bpf_xdp_adjust_tail(self.0.ctx, cut) } == 0 { Ok(()) } else { Err(EditFailed) }
+    }
+
+    #[inline(always)]
     fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed> {
         self.move_start(-(Outer::LEN as i32))?;
         *self.header(0).ok_or(EditFailed)? = *outer;

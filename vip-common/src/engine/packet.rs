@@ -96,6 +96,12 @@ impl Packet for FramePacket {
         Ok(())
     }
 
+    fn trim(&mut self, end: usize) -> Result<(), EditFailed> {
+        let frame = self.words.as_bytes().get(..end).ok_or(EditFailed)?.to_vec();
+        self.replace(&frame);
+        Ok(())
+    }
+
     fn encapsulate(&mut self, outer: &Outer) -> Result<(), EditFailed> {
         let frame = self.words.as_bytes().get(..self.length).ok_or(EditFailed)?;
         self.replace(&[outer.as_bytes(), frame].concat());

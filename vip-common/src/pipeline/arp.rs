@@ -7,7 +7,7 @@
 use super::{
     claim::{Claim, ClaimOutcome, learn, present_owner},
     deliver::Receiver,
-    guest::Sender,
+    guest::{Sender, leave_alone},
     packet::Packet,
     tables::{Tables, VipCell as _},
     verdict::{Decision, attempt},
@@ -62,6 +62,8 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &
         return Decision::drop(DropReason::FrameTruncated);
     };
     let decision = decide_parsed(packet, tables, sender, &arp);
+    // Addresses inside a VPC may be those of VTEPs: a bridge would show the underlay who says so.
+    let decision = if decision == Decision::NOT_OURS { leave_alone(packet, tables) } else { decision };
     if let Some(reason) = decision.drop_index() {
         tables.notify(&Event {
             at: tables.now(),
@@ -104,7 +106,8 @@ fn decide_parsed<P: Packet, T: Tables>(
         return match operation {
             _ if target == speaker => Decision::NOT_OURS,
             ArpOperation::Request => question(packet, tables, sender, arp),
-            ArpOperation::Reply => reply(packet, tables, sender, None),
+            ArpOperation::Reply if vrid == 0 => reply(packet, tables, sender, None),
+            ArpOperation::Reply => hearsay(packet, tables, sender, DropReason::ArpSenderMac),
         };
     }
     match sender.look_up(tables, speaker).map(Target::kind) {
@@ -126,9 +129,21 @@ fn decide_parsed<P: Packet, T: Tables>(
         None if target == speaker => Decision::NOT_OURS,
         None => match operation {
             ArpOperation::Request => question(packet, tables, sender, arp),
-            ArpOperation::Reply => reply(packet, tables, sender, None),
+            ArpOperation::Reply => hearsay(packet, tables, sender, DropReason::ArpForeignSender),
         },
     }
+}
+
+/// [`reply`] that says something else than the tables: no other host would believe it, so it goes to none.
+#[inline(always)]
+fn hearsay<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    sender: &Sender<T>,
+    reason: DropReason,
+) -> Decision {
+    let decision = reply(packet, tables, sender, None);
+    if decision.is_tunnel() { Decision::drop(reason) } else { decision }
 }
 
 /// A port with the *own* right says that it is the VIP in `slot`.
@@ -159,7 +174,9 @@ fn member_speaks<P: Packet, T: Tables>(
             ArpOperation::Request => ClaimForm::GarpRequest,
         };
         let outcome = tables.take_claim(&Claim { slot, port: sender.index, vrid, form });
-        let shown = outcome == ClaimOutcome::Accepted && sender.port.flags.has(PortFlags::BRIDGED);
+        let shown = outcome == ClaimOutcome::Accepted
+            && sender.port.flags.has(PortFlags::BRIDGED)
+            && tables.vtep(vip).is_none();
         return if shown { Decision::PASS_ON } else { Decision::CONSUMED };
     }
     match operation {

@@ -2,7 +2,7 @@
 
 use super::{
     advert::Advertised,
-    arp,
+    arp::{self, ArpFrame},
     claim::present_owner,
     deliver::Receiver,
     fragments::{Fit, fit},
@@ -72,7 +72,8 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     };
     let sender = Sender { index, port, mac: ethernet.source, to: ethernet.destination };
     if packet.is_tagged() {
-        return tagged(&sender);
+        let decision = tagged(&sender);
+        return if decision == Decision::NOT_OURS { leave_alone(packet, tables) } else { decision };
     }
     if sender.vrid_of(sender.mac).is_none() {
         return Decision::drop(DropReason::SourceMac);
@@ -90,21 +91,43 @@ pub(super) fn decide<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decisi
     }
 }
 
-/// A packet that is for the host's own bridge or stack: not to a VTEP, though, nor from one.
+/// A frame that is for the host's own bridge or stack: not to a VTEP, though, nor from one, whatever tags it has. A bridge takes the outer
+/// tag off where the VLAN leaves untagged, and what is inside is then a frame of the underlay.
 #[inline(never)]
-fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+pub(super) fn leave_alone<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
     if tables.config().is_none_or(|config| config.vtep.is_unspecified()) {
         return Decision::NOT_OURS;
     }
-    match packet.header::<Frame>(0) {
-        Some(&mut Frame { ip, .. })
-            if tables.vtep(ip.destination.get()).is_some() || tables.vtep(ip.source.get()).is_some() =>
-        {
-            Decision::drop(DropReason::VtepAddress)
-        }
-        _ => Decision::NOT_OURS,
+    let Some(ethernet) = packet.header::<Ethernet>(0) else { return Decision::NOT_OURS };
+    if matches!(ethernet.ether_type, EtherType::VLAN | EtherType::PROVIDER_VLAN) {
+        // The outer tag is beside the bytes: this is the second one.
+        names_vtep(packet, tables, VLAN_TAG)
+    } else {
+        names_vtep(packet, tables, 0)
     }
+}
+
+/// Bytes of a VLAN tag (IEEE 802.1Q §9.6).
+const VLAN_TAG: usize = 4;
+
+/// Refuses a frame to or from a VTEP, whose EtherType is so many bytes behind its usual place.
+#[inline(always)]
+fn names_vtep<P: Packet, T: Tables>(packet: &mut P, tables: &T, behind: usize) -> Decision {
+    let Some(&mut Ethernet { ether_type, .. }) = packet.header::<Ethernet>(behind) else {
+        return Decision::NOT_OURS;
+    };
+    let is_named = match ether_type {
+        EtherType::IPV4 => packet.header::<Frame>(behind).is_some_and(|&mut Frame { ip, .. }| {
+            tables.vtep(ip.destination.get()).is_some() || tables.vtep(ip.source.get()).is_some()
+        }),
+        EtherType::ARP => packet
+            .header::<ArpFrame>(behind)
+            .is_some_and(|&mut ArpFrame { arp, .. }| tables.vtep(arp.sender_ip.get()).is_some()),
+        EtherType::VLAN | EtherType::PROVIDER_VLAN => return Decision::drop(DropReason::NestedTag),
+        _ => false,
+    };
+    if is_named { Decision::drop(DropReason::VtepAddress) } else { Decision::NOT_OURS }
 }
 
 /// A frame of another VLAN than the port's. If other ports have VLAN interfaces on its own, what it may say is judged there. Out of
@@ -133,7 +156,7 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, sender: &Sender<T>) ->
         return Decision::drop(DropReason::DhcpServer);
     }
     if ip.protocol == Protocol::VRRP && ip.destination == VRRP_GROUP {
-        return advertisement(packet, tables, sender, &ip);
+        return advertisement(packet, tables, sender, &ip, source);
     }
     if sender.to.is_multicast() || ip.destination.is_multicast() || ip.destination == Ipv4::BROADCAST {
         return Decision::NOT_OURS;
@@ -179,34 +202,31 @@ fn is_udp_between<P: Packet>(
 /// Addresses of an advertisement that are looked at for a VIP of the tables: the others belong to the same virtual router.
 const ADVERTISED: usize = 8;
 
-/// A VRRP advertisement: to the members of the VIP that it names, unchanged, and nowhere else.
+/// A VRRP advertisement: to the members of the VIP that it names, unchanged, and nowhere else. It comes from its sender's primary address
+/// (RFC 9568 §5.1.1.1), by which other hosts know whose it is.
 #[inline(never)]
 fn advertisement<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     sender: &Sender<T>,
     ip: &Ipv4Packet,
+    source: Source,
 ) -> Decision {
-    let mut refused = false;
-    let slot = attempt!(advertised_vips(packet, 0, ip, |address| {
-        let Some(AddressKind::Vip(slot)) = sender.look_up(tables, address).and_then(Target::kind) else {
-            return None;
-        };
-        let grant = tables.grant(&GrantKey { port: sender.index, slot });
-        if grant.is_some_and(|grant| grant.rights.may_own()) {
-            return Some(slot);
-        }
-        refused = true;
-        None
-    }));
-    match slot {
-        Some((slot, vrrp)) => {
-            remember(tables, slot, sender.index, ip.source, &vrrp);
-            Decision::members(slot, sender.index)
-        }
-        None if refused => Decision::drop(DropReason::VrrpNotMember),
-        None => Decision::NOT_OURS,
+    let look_up = |address| sender.look_up(tables, address);
+    let Some((slot, vrrp)) = attempt!(advertised_vip(packet, 0, ip, look_up)) else {
+        return Decision::NOT_OURS;
+    };
+    if source != Source::FIXED || !may_advertise(tables, sender.index, slot) {
+        return Decision::drop(DropReason::VrrpNotMember);
     }
+    remember(tables, slot, sender.index, ip.source, &vrrp);
+    Decision::members(slot, sender.index)
+}
+
+/// Whether the members of the VIP in `slot` hear advertisements of this port.
+#[inline(always)]
+pub(super) fn may_advertise<T: Tables>(tables: &T, port: u32, slot: u32) -> bool {
+    tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own())
 }
 
 /// Remembers who takes itself for the master.
@@ -222,13 +242,14 @@ pub(super) fn remember<T: Tables>(tables: &T, slot: u32, port: u32, address: Ipv
     });
 }
 
-/// The first VIP that an advertisement names and `accept` has a slot for, and what it says. `base`: where the frame begins in the packet.
+/// The slot of the first VIP that an advertisement names, and what it says: the sender's host and the others go by the same one. `base`:
+/// where the frame begins in the packet.
 #[inline(always)]
-pub(super) fn advertised_vips<P: Packet>(
+pub(super) fn advertised_vip<P: Packet>(
     packet: &mut P,
     base: usize,
     ip: &Ipv4Packet,
-    mut accept: impl FnMut(Ipv4) -> Option<u32>,
+    look_up: impl Fn(Ipv4) -> Option<Target>,
 ) -> Result<Option<(u32, Vrrp)>, DropReason> {
     let payload = within(base + ip.payload);
     if ip.later_fragment || ip.payload + Vrrp::LEN > ip.end {
@@ -252,7 +273,7 @@ pub(super) fn advertised_vips<P: Packet>(
         }
         let offset = payload + Vrrp::LEN + number * WireIpv4::LEN;
         let Some(address) = packet.header::<WireIpv4>(offset) else { break };
-        if let Some(slot) = accept(address.get()) {
+        if let Some(slot) = look_up(address.get()).and_then(Target::as_vip) {
             return Ok(Some((slot, vrrp)));
         }
     }

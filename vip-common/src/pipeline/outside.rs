@@ -67,7 +67,16 @@ fn packet_to_eip<P: Packet, T: Tables>(
     let destination = frame.ip.destination.get();
     let is_udp = frame.ip.protocol() == Protocol::UDP;
     if is_udp && destination == config.vtep {
-        return overlay::arrives(packet, tables, stage);
+        if stage == Stage::Xdp && config.flags.has(ConfigFlags::VLANS) {
+            // The NIC may have taken a tag off, which TC sees.
+            return Decision::LEAVE_TO_TC;
+        }
+        // On the VLANs of EIP networks nobody is a host, this one neither.
+        return if packet.ingress() == config.uplink {
+            overlay::arrives(packet, tables, stage)
+        } else {
+            overlay::passes(packet, tables)
+        };
     }
     let Some(target) = tables.eip(destination) else {
         return if is_udp { overlay::passes(packet, tables) } else { Decision::NOT_OURS };

@@ -12,7 +12,7 @@ use super::{
     claim::present_owner,
     deliver::Receiver,
     far_end,
-    guest::{advertised_vips, remember},
+    guest::{advertised_vip, may_advertise, remember},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::switch,
     tables::Tables,
@@ -96,7 +96,9 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
         return Decision::drop(DropReason::VxlanMalformed);
     };
     match ethernet.ether_type {
-        EtherType::IPV4 if ethernet.destination.is_multicast() => group(packet, tables, &tunnel),
+        EtherType::IPV4 if ethernet.destination.is_multicast() || is_advertisement(packet) => {
+            group(packet, tables, &tunnel)
+        }
         EtherType::IPV4 => match ipv4(packet, tables, &tunnel, &ethernet) {
             // Perhaps a gateway's MAC. From here, because from further down Linux 6.1 has no stack for it.
             NOBODY => far_end::routed(packet, tables, &tunnel),
@@ -107,7 +109,7 @@ pub(super) fn arrives<P: Packet, T: Tables>(packet: &mut P, tables: &T, stage: S
     }
 }
 
-/// UDP to the uplink's MAC, and to an address that is neither an EIP nor this host's VTEP: not VXLAN of a VPC.
+/// UDP to the uplink's MAC, and to an address that is neither an EIP nor, where it comes in, this host's VTEP: not VXLAN of a VPC.
 #[inline(never)]
 pub(super) fn passes<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Decision {
     // Before the packet is looked at: else the compiler passes the places of its start and end, which the verifier takes for numbers.
@@ -231,6 +233,14 @@ pub(super) fn obstacle<P: Packet, T: Tables>(
     None
 }
 
+/// Whether the packet inside is a VRRP advertisement, whatever MAC it is to: the sender's host does not ask either.
+#[inline(always)]
+fn is_advertisement<P: Packet>(packet: &mut P) -> bool {
+    packet.header::<Frame>(INNER).is_some_and(|&mut Frame { ip, .. }| {
+        ip.protocol() == Protocol::VRRP && ip.destination.get() == VRRP_GROUP
+    })
+}
+
 /// A packet to a group: a VRRP advertisement, to the members here, unchanged.
 #[inline(never)]
 fn group<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel) -> Decision {
@@ -245,19 +255,18 @@ fn group<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel) -> D
         // It cannot make several packets of one.
         return Decision::LEAVE_TO_TC;
     }
-    let slot = attempt!(advertised_vips(packet, INNER, ip, |address| {
-        match tunnel.look_up(tables, address).and_then(Target::as_vip) {
-            // Of the members themselves: a slot may have been another tenant's a moment ago.
-            Some(slot) if tables.members(slot).is_some_and(|members| members.vni == tunnel.vni) => Some(slot),
-            _ => None,
-        }
-    }));
-    let Some((slot, vrrp)) = slot else { return Decision::drop(DropReason::VrrpNotMember) };
-    if let Some(AddressKind::Fixed(port)) = tunnel.look_up(tables, ip.source).and_then(Target::kind)
-        && tables.grant(&GrantKey { port, slot }).is_some_and(|grant| grant.rights.may_own())
-    {
-        remember(tables, slot, port, ip.source, &vrrp);
+    let look_up = |address| tunnel.look_up(tables, address);
+    let Some((slot, vrrp)) = attempt!(advertised_vip(packet, INNER, ip, look_up)) else {
+        return Decision::drop(DropReason::VrrpNotMember);
+    };
+    // Of the members themselves: a slot may have been another tenant's a moment ago.
+    let is_of_vpc = tables.members(slot).is_some_and(|members| members.vni == tunnel.vni);
+    // A host without forwarder has not asked whether its guest is a member.
+    let port = look_up(ip.source).and_then(Target::as_port).unwrap_or(0);
+    if !is_of_vpc || !may_advertise(tables, port, slot) {
+        return Decision::drop(DropReason::VrrpNotMember);
     }
+    remember(tables, slot, port, ip.source, &vrrp);
     attempt!(packet.decapsulate().map_err(DropReason::from));
     Decision::members(slot, 0)
 }

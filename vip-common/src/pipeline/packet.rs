@@ -49,6 +49,11 @@ pub trait Packet {
     /// If it fails the frame is lost.
     fn quote(&mut self, end: usize, headers: &IcmpErrorHeaders) -> Result<(), EditFailed>;
 
+    /// Takes what is behind the first `end` bytes off the frame, which is longer.
+    ///
+    /// If it fails the frame is lost.
+    fn trim(&mut self, end: usize) -> Result<(), EditFailed>;
+
     /// Puts the headers of a tunnel before the frame. What it left to the NIC, a sum or the cutting, stays left to it.
     ///
     /// If it fails the frame is lost.

@@ -9,12 +9,14 @@ use zerocopy::FromZeros as _;
 use super::{
     packet::{EditFailed, Frame, Packet},
     tables::{Tables, members_of},
-    verdict::{Decision, Stage},
+    verdict::{Decision, Stage, attempt},
 };
 use crate::{
     DropReason,
     tables::{ConfigFlags, HostEntry},
-    wire::{Be16, EtherType, Ethernet, Header as _, Ipv4Header, Outer, Protocol, Udp, VXLAN_PORT, Vxlan},
+    wire::{
+        Arp, Be16, EtherType, Ethernet, Header as _, Ipv4Header, Outer, Protocol, Udp, VXLAN_PORT, Vxlan,
+    },
 };
 
 /// First source port of frames that come from their sender's host: the dynamic range (RFC 7348 §5, RFC 6335 §6).
@@ -59,6 +61,12 @@ impl TunnelHeaders {
             return None;
         }
         Some(Self { ethernet: host.ethernet, ip: host.ip, source_port, mtu: host.mtu, vni })
+    }
+
+    /// Whether the way to the host takes a frame of `length` bytes. One that the NIC cuts was judged by its parts.
+    #[inline(always)]
+    fn takes<P: Packet>(&self, packet: &P, length: usize) -> bool {
+        self.mtu == 0 || length <= Ethernet::LEN + self.mtu as usize || packet.gso_size() != 0
     }
 
     /// What stands before a frame of `length` bytes.
@@ -107,12 +115,17 @@ pub fn for_each_host<P: Packet, T: Tables>(
             break;
         }
         let entry = with_mac(tables, u32::from(host));
-        if let Some(headers) = entry.and_then(|entry| TunnelHeaders::to(entry, source_port, members.vni)) {
-            *packet.header(0).ok_or(EditFailed)? = headers.outer(length);
-            send(packet, config.uplink);
-        } else {
+        let Some(headers) = entry.and_then(|entry| TunnelHeaders::to(entry, source_port, members.vni)) else {
             tables.count_drop(DropReason::NoWayToHost.index());
+            continue;
+        };
+        if !headers.takes(packet, length) {
+            // No advertisement is so long, with what is behind it.
+            tables.count_drop(DropReason::TooBig.index());
+            continue;
         }
+        *packet.header(0).ok_or(EditFailed)? = headers.outer(length);
+        send(packet, config.uplink);
     }
     Ok(())
 }
@@ -152,6 +165,17 @@ fn flow<P: Packet>(packet: &mut P) -> u16 {
     (hash.wrapping_mul(GOLDEN) >> (u32::BITS - FLOW_BITS)) as u16
 }
 
+/// Where the packet in a frame ends, without the padding behind it. Of other frames than IPv4, only ARP goes to other hosts.
+#[inline(always)]
+fn end<P: Packet>(packet: &mut P) -> usize {
+    match packet.header::<Frame>(0) {
+        Some(frame) if frame.ethernet.ether_type == EtherType::IPV4 => {
+            Ethernet::LEN + frame.ip.total_length()
+        }
+        _ => Ethernet::LEN + Arp::LEN,
+    }
+}
+
 /// Puts the headers before a frame to another host, and sends it.
 #[inline(always)]
 pub(super) fn send<P: Packet, T: Tables>(
@@ -161,13 +185,21 @@ pub(super) fn send<P: Packet, T: Tables>(
     stage: Stage,
 ) -> Decision {
     let (host, vni) = decision.tunnelled();
-    let length = packet.length();
+    let mut length = packet.length();
     let source_port = FRESH | flow(packet);
     let is_ipv4 = packet.header::<Ethernet>(0).is_some_and(|ethernet| ethernet.ether_type == EtherType::IPV4);
     let entry = if is_ipv4 { tables.host(host) } else { with_mac(tables, host) };
     let Some(headers) = entry.and_then(|entry| TunnelHeaders::to(entry, source_port, vni)) else {
         return Decision::drop(DropReason::NoWayToHost);
     };
+    if !headers.takes(packet, length) {
+        // The packet itself fits, as was seen to: what does not is behind it.
+        length = end(packet);
+        if !headers.takes(packet, length) {
+            return Decision::drop(DropReason::TooBig);
+        }
+        attempt!(packet.trim(length).map_err(DropReason::from));
+    }
     if packet.encapsulate(&headers.outer(length)).is_err() {
         return Decision::drop(DropReason::EditFailed);
     }

@@ -98,7 +98,7 @@ impl Shared {
         let (source, why, packets) = match &self.losses {
             LossTracing::Attached => (
                 LossSource::Tracepoint,
-                "the kernel's tracepoints of XDP redirects are attached".to_owned(),
+                "the kernel's tracepoints of XDP are attached".to_owned(),
                 self.tables.xmit_errors.sum(0)?,
             ),
             LossTracing::Refused(why) => (

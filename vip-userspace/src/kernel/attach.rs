@@ -20,15 +20,17 @@ use aya::{
 use super::{
     Dataplane, KernelError, XdpMode, clsact, netlink,
     pin_dir::{detach_link, failed},
-    programs::{self, DEVMAP_XMIT, PORT, REDIRECT_ERRORS, UPLINK, UPLINK_TC},
+    programs::{self, BULK_TX, DEVMAP_XMIT, EXCEPTION, LOSSES, PORT, REDIRECT_ERRORS, UPLINK, UPLINK_TC},
     syscall::{self, LinkState},
 };
 
 /// Tracepoints at which the kernel tells of packets that were lost after the verdict of XDP, with the programs that count them.
-const LOSS_TRACEPOINTS: [(&str, &str); 3] = [
+const LOSS_TRACEPOINTS: [(&str, &str); 5] = [
     (REDIRECT_ERRORS, "xdp_redirect_err"),
     (REDIRECT_ERRORS, "xdp_redirect_map_err"),
     (DEVMAP_XMIT, "xdp_devmap_xmit"),
+    (BULK_TX, "xdp_bulk_tx"),
+    (EXCEPTION, "xdp_exception"),
 ];
 
 /// What attaching did.
@@ -173,7 +175,7 @@ impl Dataplane {
 
     /// Counts packets that are lost after the verdict, while this process lives. The kernel may refuse tracing.
     pub fn attach_loss_tracing(&mut self) -> Result<LossTracing, KernelError> {
-        for name in [REDIRECT_ERRORS, DEVMAP_XMIT] {
+        for name in LOSSES {
             match programs::load(&mut self.ebpf, name) {
                 Err(KernelError::Program { source, .. })
                     if matches!(*source, ProgramError::AlreadyLoaded) => {}

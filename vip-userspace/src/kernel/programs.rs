@@ -33,8 +33,17 @@ pub(super) const REDIRECT_ERRORS: &str = "redirect_err";
 /// Raw tracepoint that counts packets which a driver did not take from XDP.
 pub(super) const DEVMAP_XMIT: &str = "devmap_xmit";
 
+/// Raw tracepoint that counts packets which a driver did not take back from XDP, of several at once.
+pub(super) const BULK_TX: &str = "bulk_tx";
+/// The same of one packet.
+pub(super) const EXCEPTION: &str = "exception";
+
+/// Those that count what is lost after the verdict. The kernel may refuse them.
+pub(super) const LOSSES: [&str; 4] = [REDIRECT_ERRORS, DEVMAP_XMIT, BULK_TX, EXCEPTION];
+
 /// All programs.
-const ALL: [&str; 7] = [UPLINK, UPLINK_TC, UPLINK_REST, PORT, PORT_REST, REDIRECT_ERRORS, DEVMAP_XMIT];
+const ALL: [&str; 9] =
+    [UPLINK, UPLINK_TC, UPLINK_REST, PORT, PORT_REST, REDIRECT_ERRORS, DEVMAP_XMIT, BULK_TX, EXCEPTION];
 
 /// The second programs, by their index in [RESTS](names::RESTS).
 const RESTS: [&str; 2] = [UPLINK_REST, PORT_REST];
@@ -174,7 +183,7 @@ fn report(ebpf: &Ebpf, object: &Object, name: &'static str) -> Option<ProgramRep
 }
 
 /// Loads the programs of an object into the kernel without pinning or attaching anything, and reports on them. A program
-/// that the kernel may refuse to some (`redirect_err`, `devmap_xmit`) is left out if it does.
+/// that the kernel may refuse to some (`redirect_err` and others) is left out if it does.
 pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError> {
     let parsed = parse(object)?;
     let cpus = cpus()?;
@@ -184,7 +193,7 @@ pub fn report_programs(object: &[u8]) -> Result<Vec<ProgramReport>, KernelError>
     chunked::provide(&mut loader, &least, &cpus, |name| pins.table(name))?;
     let mut ebpf = loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })?;
     load_forwarding(&mut ebpf)?;
-    for name in [REDIRECT_ERRORS, DEVMAP_XMIT] {
+    for name in LOSSES {
         if let Err(error) = load(&mut ebpf, name) {
             tracing::debug!("no report on {name}: {error}");
         }

@@ -1,5 +1,7 @@
 //! What guests receive.
 
+use std::net::Ipv4Addr;
+
 use vip_common::{
     engine::Hook,
     pipeline::Verdict,
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     Step,
     facts::{self, Facts, Holder},
-    frame::{Arp, Ipv4, VRRP, mac},
+    frame::{Arp, Ipv4, VRRP, address, byte, mac},
 };
 
 const DELIVERY: Oracle = Oracle::Delivery;
@@ -151,6 +153,24 @@ fn unchanged(step: &Step, expected: &[u8]) -> Judgement {
     })
 }
 
+/// Of an advertisement, the address that it is from, and the slot of the first VIP that it names.
+pub(super) fn advertisement(facts: Facts<'_>, vni: u32, frame: &[u8]) -> Option<(Ipv4Addr, Option<u32>)> {
+    const HEADER: usize = 8;
+    let ip = Ipv4::of(frame)
+        .filter(|ip| ip.protocol == VRRP && ip.destination.octets() == [224, 0, 0, 18] && ip.ttl == 255)?;
+    let addresses = ip.payload + HEADER;
+    let count = usize::from(byte(frame, ip.payload + 3)?);
+    let is_whole = ip.fragment == 0 && addresses + 4 * count <= ip.end;
+    // What stands behind eight addresses is not looked at.
+    let mut named =
+        (0..count.min(8)).filter(|_| is_whole).filter_map(|number| address(frame, addresses + 4 * number));
+    let slot = named.find_map(|address| match facts.holder(vni, address) {
+        Some(Holder::Vip(slot)) => Some(slot),
+        _ => None,
+    });
+    Some((ip.source, slot))
+}
+
 /// An advertisement goes to the other members, and to nobody else.
 pub(super) fn check_members(facts: Facts<'_>, step: &Step, slot: u32, sender: u32) -> Judgement {
     let (port, members) = (facts.port_of(step.interface), facts.0.members.get(&slot));
@@ -159,9 +179,9 @@ pub(super) fn check_members(facts: Facts<'_>, step: &Step, slot: u32, sender: u3
     };
     let may = index == sender && facts.grant(index, slot).is_some_and(|grant| grant.rights.may_own());
     hold(DELIVERY, may, || "the sender is no member".to_owned())?;
-    let is_advertisement = Ipv4::of(&step.frame)
-        .is_some_and(|ip| ip.protocol == VRRP && ip.destination.octets() == [224, 0, 0, 18] && ip.ttl == 255);
-    hold(DELIVERY, is_advertisement, || "it is no advertisement".to_owned())?;
+    let (source, about) = advertisement(facts, port.vni, &step.frame).unzip();
+    hold(DELIVERY, about.flatten() == Some(slot), || format!("it is about {about:?}, not about {slot}"))?;
+    hold(DELIVERY, source == Some(port.address.into()), || format!("its source is {source:?}"))?;
     let mut expected: Vec<u32> = facts
         .0
         .ports

@@ -15,7 +15,7 @@ use super::{Judgement, Oracle, delivery, far_end, hold, rights, traffic};
 use crate::{
     Step,
     facts::{self, Facts, Holder},
-    frame::{Arp, ETHERNET, IPV4, Ipv4, TYPE_ARP, UDP, byte, mac, put, word},
+    frame::{Arp, ETHERNET, IPV4, Ipv4, TYPE_ARP, TYPE_IPV4, UDP, address, byte, mac, put, word},
 };
 
 const OVERLAY: Oracle = Oracle::Overlay;
@@ -113,21 +113,35 @@ pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
 
 /// No guest reaches a VTEP, or speaks as one, on the underlay.
 pub(super) fn check_guest(facts: Facts<'_>, step: &Step) -> Judgement {
-    let Some((_, port)) = facts.port_of(step.interface) else { return Ok(()) };
+    if facts.port_of(step.interface).is_none() {
+        return Ok(());
+    }
     let leaves = match step.verdict {
-        Verdict::NotOurs | Verdict::PassOn => !step.tagged,
+        Verdict::NotOurs | Verdict::PassOn => true,
         Verdict::Uplink { .. } | Verdict::Resolve { .. } => left(facts, step).is_none(),
         _ => false,
     };
     if step.hook != Hook::Port || !leaves || vtep(facts).is_none() {
         return Ok(());
     }
-    let speaks =
-        Ipv4::of(&step.after).is_some_and(|ip| is_vtep(facts, ip.source) || is_vtep(facts, ip.destination));
+    let is_tag = |frame: &[u8]| matches!(word(frame, 12), Some(0x8100 | 0x88a8));
+    let mut frame = step.after.clone();
+    if step.tagged && is_tag(&frame) && frame.len() >= ETHERNET + 4 {
+        // The second tag.
+        frame.drain(12..16);
+    }
+    hold(OVERLAY, !is_tag(&frame), || "nobody has looked behind the tags".to_owned())?;
+    let speaks = ip_addresses(&frame)
+        .is_some_and(|addresses| addresses.iter().any(|address| is_vtep(facts, *address)));
     hold(OVERLAY, !speaks, || "a guest's packet to or from a VTEP".to_owned())?;
-    let claims = Arp::of(&step.after)
-        .is_some_and(|arp| is_vtep(facts, arp.sender) && facts.holder(port.vni, arp.sender).is_none());
+    let claims = Arp::of(&frame).is_some_and(|arp| is_vtep(facts, arp.sender));
     hold(OVERLAY, !claims, || "a guest says in ARP that it is a VTEP".to_owned())
+}
+
+/// Where a packet is from and to, whatever its lengths are.
+fn ip_addresses(frame: &[u8]) -> Option<[Ipv4Addr; 2]> {
+    let is_ipv4 = word(frame, 12) == Some(TYPE_IPV4);
+    is_ipv4.then_some([address(frame, ETHERNET + 12)?, address(frame, ETHERNET + 16)?])
 }
 
 /// The outer headers, and the other host.
@@ -229,6 +243,10 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
     hold(OVERLAY, !stays, || "a frame of a VPC is the forwarder's".to_owned())?;
     hold(OVERLAY, step.left.eips.is_empty(), || "it came to no EIP".to_owned())?;
     let from = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.source)).copied();
+    if facts.uplink().map(|(uplink, _)| uplink) != Some(step.interface) {
+        let not_here = Verdict::Drop(DropReason::VtepNotOurs.index());
+        return hold(OVERLAY, step.verdict == not_here, || "nobody is a host there".to_owned());
+    }
     let is_host = from.is_some() && Some(vxlan.ip.source) != vtep(facts);
     let unknown = DropReason::VtepUnknown.index();
     hold(OVERLAY, is_host != (step.verdict == Verdict::Drop(unknown)), || {
@@ -332,10 +350,16 @@ fn heard(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, slot: u32, sender: u3
         format!("{receivers:?} hear it instead of {expected:?}")
     })?;
     hold(OVERLAY, step.tunnelled.is_empty(), || "it goes further".to_owned())?;
-    let is_advertisement = Ipv4::of(vxlan.inner).is_some_and(|ip| {
-        ip.protocol == crate::frame::VRRP && ip.destination.octets() == [224, 0, 0, 18] && ip.ttl == 255
+    let (source, about) = delivery::advertisement(facts, vxlan.vni, vxlan.inner).unzip();
+    hold(OVERLAY, about.flatten() == Some(slot), || format!("it is about {about:?}, not about {slot}"))?;
+    let member = source.and_then(|source| match facts.holder(vxlan.vni, source)? {
+        Holder::Port(index) => facts.grant(index, slot),
+        Holder::Vip(_) => None,
     });
-    hold(OVERLAY, is_advertisement && step.after == vxlan.padded, || "it is no advertisement".to_owned())
+    hold(OVERLAY, member.is_some_and(|grant| grant.rights.may_own()), || {
+        format!("{source:?} is no member's address")
+    })?;
+    hold(OVERLAY, step.after == vxlan.padded, || "the advertisement has changed".to_owned())
 }
 
 /// A frame goes on to the receiver's host, once, as it is.
@@ -367,8 +391,8 @@ fn answered(facts: Facts<'_>, was: &Vxlan<'_>, is: &Vxlan<'_>) -> Judgement {
             };
             !port.flags.has(PortFlags::REMOTE) && answer.sender_mac == told
         }),
-        // A gateway is everywhere.
-        None => answer.sender_mac == constant_mac(answer.sender),
+        // A gateway serves each host's own guests, and of others nobody knows.
+        None => false,
     };
     hold(OVERLAY, so, || format!("{} is not here, or not at that MAC", answer.sender))
 }

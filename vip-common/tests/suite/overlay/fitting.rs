@@ -4,12 +4,12 @@ use vip_common::{
     DropReason, engine,
     engine::{FramePacket, MemoryTables, Outcome},
     pipeline::{self, Stage, Verdict},
-    wire::{Ipv4, Mac},
+    wire::{Ipv4, Mac, VRRP_GROUP},
 };
 
 use super::{Cluster, OUTER, Opened, Wrapped, opened, overlay, spread};
 use crate::{
-    frame::{Ipv4Frame, Reading, tcp, udp},
+    frame::{ArpFrame, Ipv4Frame, Reading, tcp, udp, vrrp},
     world::{
         CLIENT, NEIGHBOUR_MAC, UPLINK, World, gateway, host_mac, ifindex, port_address, port_eip, port_mac,
         vip_address,
@@ -208,6 +208,55 @@ fn packets_to_an_eip_are_cut_on_their_way_to_another_host() {
 }
 
 #[test]
+fn padding_that_does_not_fit_behind_a_packet_stays_behind() {
+    let tables = narrow().tables();
+    let with_padding =
+        |frame: Vec<u8>, length: usize| [frame.clone(), vec![0; length - frame.len()]].concat();
+    for (to, destination) in ways() {
+        let whole = packet(to, destination, 200).bytes();
+        let alone = guest(&tables, &packet(to, destination, 200));
+        let (_, alone) = super::sent(&alone, 1);
+        // What fits, to the last byte, travels as it is.
+        for (length, kept) in [(250, 250), (1464, 1464), (1465, 214), (1514, 214)] {
+            let outcome = engine::port(&tables, ifindex(2), false, &with_padding(whole.clone(), length));
+            let (host, frame) = super::sent(&outcome, 1);
+            let is = opened(&frame, 1, host);
+            assert_eq!((is.inner.len(), &is.inner[..214]), (kept, &alone[OUTER..]), "{destination} {length}");
+        }
+    }
+    // By XDP too, and of ARP.
+    let inbound = Ipv4Frame::new((NEIGHBOUR_MAC, CLIENT), (host_mac(1), port_eip(1)), long(200)).bytes();
+    for stage in [Stage::Xdp, Stage::Tc] {
+        let outcome = engine::uplink(&tables, stage, &with_padding(inbound.clone(), 1514));
+        let (_, frame) = super::sent(&outcome, 1);
+        assert_eq!(opened(&frame, 1, 2).inner.len(), 214, "{stage:?}");
+    }
+    let probe = ArpFrame::question((port_mac(2), Ipv4::UNSPECIFIED), vip_address(0)).bytes();
+    let outcome = engine::port(&tables, ifindex(2), false, &with_padding(probe.clone(), 1514));
+    let (_, frame) = super::sent(&outcome, 1);
+    assert_eq!(opened(&frame, 1, 2).inner, probe);
+}
+
+#[test]
+fn an_advertisement_that_does_not_fit_is_counted() {
+    let tables = narrow().tables();
+    let group = (Mac::new([1, 0, 0x5e, 0, 0, 18]), VRRP_GROUP);
+    let advert = Ipv4Frame {
+        ttl: 255,
+        ..Ipv4Frame::new((port_mac(2), port_address(2)), group, vrrp(66, &[vip_address(0)]))
+    };
+    for (length, hosts) in [(1464, 1), (1465, 0)] {
+        tables.drops.borrow_mut().clear();
+        let mut frame = advert.bytes();
+        frame.resize(length, 0);
+        let outcome = engine::port(&tables, ifindex(2), false, &frame);
+        assert_eq!((outcome.receivers, outcome.tunnelled.len()), (vec![ifindex(3)], hosts), "{length}");
+        let counted = tables.drops.borrow().get(&DropReason::TooBig.index()).copied();
+        assert_eq!(counted, (hosts == 0).then_some(1), "{length}");
+    }
+}
+
+#[test]
 fn large_packets_that_the_nic_cuts_go_whole_if_their_segments_fit() {
     let tables = narrow().tables();
     // Headers of 40 bytes and the segment, in 1450.
@@ -246,6 +295,7 @@ fn large_packets_that_arrive_are_delivered_whole_whatever_the_length_outside_say
     // The length of one part, with a header checksum that nobody looks at.
     bytes[16..18].copy_from_slice(&1500_u16.to_be_bytes());
     let mut packet = FramePacket::new(&bytes);
+    packet.set_ingress(UPLINK);
     packet.set_gso_size(1410);
     let verdict = pipeline::uplink(&mut packet, &&tables, Stage::Tc);
     assert_eq!(verdict, Verdict::Deliver { port: 1, ifindex: ifindex(1) });

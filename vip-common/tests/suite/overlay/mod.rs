@@ -146,8 +146,13 @@ impl Cluster {
 
     /// A frame of a guest, on its way to the ends.
     fn port(&self, host: u32, port: u32, frame: &[u8]) -> Vec<End> {
+        self.port_by(host, port, false, frame)
+    }
+
+    /// The same, perhaps with a VLAN tag beside the bytes.
+    fn port_by(&self, host: u32, port: u32, tagged: bool, frame: &[u8]) -> Vec<End> {
         let mut ends = Vec::new();
-        self.follow(host, 0, engine::port(self.at(host), ifindex(port), false, frame), &mut ends);
+        self.follow(host, 0, engine::port(self.at(host), ifindex(port), tagged, frame), &mut ends);
         ends
     }
 

@@ -5,14 +5,16 @@ use vip_common::{
     engine::MemoryTables,
     pipeline::{Stage, Verdict},
     tables::{ConfigFlags, OwnerWord},
-    wire::{Ipv4, Mac},
+    wire::{Ipv4, Mac, VRRP_GROUP},
 };
 
-use super::{Opened, Wrapped, opened, overlay, spread};
+use super::{Cluster, Opened, Wrapped, opened, overlay, spread};
 use crate::{
     frame::{ArpFrame, Ipv4Frame, Reading, tcp, udp, vrrp},
     rules::ArpReading,
-    world::{CLIENT, UPLINK, World, gateway, host_mac, ifindex, port_address, port_mac, vip_address, vtep},
+    world::{
+        CLIENT, UPLINK, VipSpec, World, gateway, host_mac, ifindex, port_address, port_mac, vip_address, vtep,
+    },
 };
 
 /// Ports 2 and 3 are on the second and third host, 1 here.
@@ -234,6 +236,52 @@ fn an_advertisement_goes_to_all_members_here_and_no_further() {
     let other = Wrapped { vni: 4002, ..whole };
     let outcome = engine::uplink(&tables, Stage::Tc, &other.bytes());
     assert_eq!(outcome.receivers, [ifindex(7), ifindex(8), ifindex(9)]);
+}
+
+#[test]
+fn an_advertisement_is_heard_if_its_sender_may_own_the_first_vip_that_it_names_wherever_it_is() {
+    let [first, second] = [0, 1].map(vip_address);
+    let group = Mac::new([1, 0, 0x5e, 0, 0, 18]);
+    let fixed = port_address(2);
+    // Of the sender: its rights on both VIPs, none, to own or to send from. Whether the first one's members hear it.
+    for (rights, source, addresses, to, heard) in [
+        ([1, 0], fixed, &[first][..], group, true),
+        ([1, 0], fixed, &[first, second], group, true),
+        ([1, 0], fixed, &[crate::world::UNLISTED, first], group, true),
+        ([1, 0], fixed, &[first], port_mac(1), true),
+        ([0, 1], fixed, &[first, second], group, false),
+        ([2, 1], fixed, &[first, second], group, false),
+        ([0, 0], fixed, &[first], group, false),
+        ([2, 0], fixed, &[first], group, false),
+        ([1, 0], first, &[first], group, false),
+    ] {
+        for host in [1, 2] {
+            let mut world = spread(&[(2, host)]);
+            for (vip, right) in world.vips.iter_mut().zip(rights) {
+                *vip = Some(VipSpec { rights: [1, right, 1], ..VipSpec::default() });
+            }
+            let advert = Ipv4Frame {
+                ttl: 255,
+                ..Ipv4Frame::new((port_mac(2), source), (to, VRRP_GROUP), vrrp(66, addresses))
+            };
+            let cluster = Cluster::of(&world);
+            let ends = cluster.port(host, 2, &advert.bytes());
+            let mut receivers: Vec<_> = ends.iter().flat_map(|end| end.outcome.receivers.clone()).collect();
+            receivers.sort_unstable();
+            let expected = if heard { vec![ifindex(1), ifindex(3)] } else { vec![] };
+            let what = format!("{rights:?} {source} {addresses:?} on host {host}");
+            assert_eq!(receivers, expected, "{what}");
+            // What a host without forwarder lets through is judged here alike.
+            let alone =
+                engine::uplink(cluster.at(1), Stage::Tc, &Wrapped::new(3, 1, 4001, advert.bytes()).bytes());
+            if heard {
+                assert_eq!(alone.verdict, Verdict::Members { slot: 0, sender: 0 }, "{what}");
+            } else {
+                assert_eq!(alone.verdict, drop(DropReason::VrrpNotMember), "{what}");
+                assert_eq!(ends[0].outcome.verdict, alone.verdict, "{what}");
+            }
+        }
+    }
 }
 
 #[test]

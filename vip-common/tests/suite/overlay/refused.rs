@@ -4,6 +4,7 @@ use vip_common::{
     DropReason, engine,
     engine::MemoryTables,
     pipeline::{Stage, Verdict},
+    tables::{ConfigFlags, PortFlags, Target, VniAddress},
     wire::{Ipv4, Mac},
 };
 
@@ -11,8 +12,8 @@ use super::{OUTER, Wrapped, spread};
 use crate::{
     frame::{ArpFrame, Ipv4Frame, ethernet, tcp, udp},
     world::{
-        CLIENT, HOSTS, NEIGHBOUR, NEIGHBOUR_MAC, UPLINK_MAC, World, gateway, ifindex, port_address, port_mac,
-        vip_address, vtep,
+        CLIENT, HOSTS, NEIGHBOUR, NEIGHBOUR_MAC, UPLINK, UPLINK_MAC, World, gateway, ifindex, port_address,
+        port_mac, vip_address, vtep,
     },
 };
 
@@ -98,6 +99,29 @@ fn vxlan_from_an_address_that_is_no_other_hosts_is_dropped() {
         let wrapped = Wrapped { vni: 4999, ..wrapped };
         assert_eq!(verdict(&tables, &wrapped.bytes()), Verdict::NotOurs);
     }
+}
+
+#[test]
+fn vxlan_from_the_vlan_of_an_eip_network_is_dropped_whoever_it_says_it_is_from() {
+    /// The VLAN interface on the uplink.
+    const VLAN: u32 = 40;
+    let mut tables = world().tables();
+    let config = tables.config.as_mut().expect("a host");
+    config.flags = config.flags.with(ConfigFlags::VLANS);
+    let at_tc = |interface, tagged, frame: &[u8]| {
+        let outcome = engine::uplink_by(&tables, Stage::Tc, interface, tagged, frame);
+        assert!(outcome.verdict != Verdict::NotOurs || outcome.frame == frame, "as it came");
+        outcome.verdict
+    };
+    let foreign = Wrapped { vni: 4999, ..good() }.bytes();
+    let good = good().bytes();
+    assert_eq!(at_tc(UPLINK, false, &good), to_port(1));
+    assert_eq!(at_tc(VLAN, false, &good), drop(DropReason::VtepNotOurs));
+    assert_eq!(at_tc(UPLINK, true, &good), Verdict::NotOurs, "it is for the VLAN interface");
+    assert_eq!(at_tc(VLAN, false, &foreign), Verdict::NotOurs);
+    // XDP does not see a tag that the NIC has taken off.
+    let outcome = engine::uplink(&tables, Stage::Xdp, &good);
+    assert_eq!((outcome.verdict, outcome.frame), (Verdict::LeaveToTc, good));
 }
 
 #[test]
@@ -319,6 +343,99 @@ fn no_guest_says_in_arp_that_it_is_a_vtep() {
                 assert!(matches!(verdict, Verdict::Drop(_)), "{verdict:?} of {arp:?}, bypass {bypass}");
             });
         }
+    }
+}
+
+/// The frame with a tag in its bytes.
+fn with_tag(frame: &[u8], tag: [u8; 4]) -> Vec<u8> {
+    let (macs, rest) = frame.split_at(12);
+    [macs, &tag, rest].concat()
+}
+
+#[test]
+fn no_tag_takes_a_guest_to_a_vtep() {
+    let from = (port_mac(1), port_address(1));
+    let bridge = Mac::new([2, 9, 9, 9, 9, 9]);
+    let payload = || udp(4000, 4789, b"x");
+    let (refused, nested) = (drop(DropReason::VtepAddress), drop(DropReason::NestedTag));
+    let honest = Ipv4Frame::new(from, (bridge, CLIENT), payload()).bytes();
+    for bypass in [false, true] {
+        let mut world = world();
+        world.port_mut(1).bypass = bypass;
+        let mut tables = world.tables();
+        let tagged = |tables: &MemoryTables, frame: &[u8]| {
+            let outcome = engine::port(tables, ifindex(1), true, frame);
+            assert_eq!(outcome.frame, frame, "as it came");
+            outcome.verdict
+        };
+        for trunk in [false, true] {
+            if trunk {
+                let port = tables.ports.get_mut(&1).expect("the port");
+                port.flags = port.flags.with(PortFlags::TRUNK);
+            }
+            for host in 1..=HOSTS {
+                for frame in [
+                    Ipv4Frame::new(from, (bridge, vtep(host)), payload()).bytes(),
+                    Ipv4Frame::new((port_mac(1), vtep(host)), (bridge, CLIENT), payload()).bytes(),
+                    ArpFrame::garp(port_mac(1), vtep(host)).bytes(),
+                    ArpFrame { operation: 2, ..ArpFrame::garp(port_mac(1), vtep(host)) }.bytes(),
+                    ArpFrame::question((port_mac(1), vtep(host)), CLIENT).bytes(),
+                ] {
+                    assert_eq!(tagged(&tables, &frame), refused, "{host} {frame:02x?}");
+                    for tag in [[0x81, 0, 0, 5], [0x88, 0xa8, 0, 5], [0x81, 0, 0, 0]] {
+                        assert_eq!(tagged(&tables, &with_tag(&frame, tag)), refused, "{host} {frame:02x?}");
+                        let third = with_tag(&with_tag(&frame, tag), tag);
+                        assert_eq!(tagged(&tables, &third), nested, "{host} {frame:02x?}");
+                    }
+                }
+            }
+            let inner = with_tag(&honest, [0x81, 0, 0, 5]);
+            for frame in [honest.as_slice(), &inner, &honest[..20], &inner[..20], &inner[..16], &honest[..14]]
+            {
+                assert_eq!(tagged(&tables, frame), Verdict::NotOurs, "{frame:02x?}");
+            }
+        }
+        // A host that is alone has no VTEP, and leaves all of it alone.
+        tables.config.as_mut().expect("a host").vtep = Ipv4::UNSPECIFIED;
+        let third = with_tag(&with_tag(&honest, [0x81, 0, 0, 5]), [0x81, 0, 0, 6]);
+        assert_eq!(tagged(&tables, &third), Verdict::NotOurs);
+    }
+}
+
+#[test]
+fn a_guest_whose_address_is_a_vteps_is_heard_in_its_vpc_alone() {
+    let mut tables = world().tables();
+    let port = tables.ports.get_mut(&1).expect("the port");
+    (port.address, port.flags) = (vtep(3), port.flags.with(PortFlags::BRIDGED));
+    let by_port = |frame: &[u8]| engine::port(&tables, ifindex(1), false, frame).verdict;
+    let own = (port_mac(1), vtep(3));
+    let stranger = (Mac::new([2, 9, 9, 9, 9, 9]), Ipv4::new([10, 0, 0, 200]));
+    for arp in [
+        ArpFrame::garp(own.0, own.1),
+        ArpFrame { operation: 2, ..ArpFrame::garp(own.0, own.1) },
+        ArpFrame::question(own, stranger.1),
+        ArpFrame { to: stranger.0, from: own.0, operation: 2, sender: own, target: stranger },
+    ] {
+        assert_eq!(by_port(&arp.bytes()), drop(DropReason::VtepAddress), "{arp:?}");
+    }
+    let refusals = tables.events.borrow().len();
+    assert_eq!(refusals, 4, "each is told");
+}
+
+#[test]
+fn a_claim_of_a_vip_whose_address_is_a_vteps_counts_and_is_shown_to_no_bridge() {
+    for (address, shown) in [(vip_address(0), true), (vtep(3), false)] {
+        let mut world = world();
+        world.vip_mut(0).owner = None;
+        let mut tables = world.tables();
+        let port = tables.ports.get_mut(&1).expect("the port");
+        port.flags = port.flags.with(PortFlags::BRIDGED);
+        let key = |address| VniAddress { vni: 4001, address };
+        tables.addresses.insert(key(address), Target::vip(0));
+        let garp = ArpFrame::garp(port_mac(1), address).bytes();
+        let verdict = engine::port(&tables, ifindex(1), false, &garp).verdict;
+        assert_eq!(verdict, if shown { Verdict::PassOn } else { Verdict::Consumed });
+        assert_eq!(tables.vips[&0].get().word.port(), 1, "it owns {address}");
     }
 }
 
