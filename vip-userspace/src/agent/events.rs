@@ -391,7 +391,9 @@ impl Agent {
         let (changed, any) = self.words.see_all(range, words);
         // Those that nobody told of: the event was lost, or there was no vipd.
         let now = Instant::now();
-        late.into_iter().for_each(|slot| self.expect_late(slot, now));
+        for slot in late {
+            self.expect_late(slot, now);
+        }
         self.tell_peers(changed.iter().copied());
         // Those before the start are history, not news.
         self.read_moves(&changed, !first);

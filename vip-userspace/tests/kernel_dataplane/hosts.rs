@@ -1,6 +1,6 @@
 //! Other hosts in the kernel's tables: what the plan of a state of three hosts writes there, and what a start finds again.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use vip_common::{
     tables::{HostEntry, OwnerWord, PortFlags, Target, VniAddress},
@@ -10,7 +10,7 @@ use vip_userspace::{
     agent::fill,
     config,
     kernel::Tables,
-    plan::{Contents, Indexes, Interface, Resting, Site, Step, compile, diff},
+    plan::{Contents, Indexes, Interface, Resting, Site, compile, diff},
     state,
 };
 
