@@ -255,6 +255,18 @@ fn what_travels_between_hosts_and_should_not_is_told() {
         |step| step.verdict = Verdict::NotOurs,
     );
     assert_eq!(of, Some(Oracle::Overlay), "it is left to the host");
+    let of = spoiled(among_hosts(Target::Uplink, arrives), |step| {
+        step.hook = Hook::Uplink(Stage::Tc);
+        step.interface += 1;
+    });
+    assert_eq!(of, Some(Oracle::Overlay), "it came in by a VLAN");
+    for reason in [DropReason::OverlayGroup, DropReason::DestinationNotOwn, DropReason::VxlanMalformed] {
+        let of = spoiled(among_hosts(Target::Uplink, arrives), |step| {
+            step.verdict = Verdict::Drop(reason.index());
+            step.left.drops = [(reason.index(), 1)].into();
+        });
+        assert_eq!(of, Some(Oracle::Overlay), "an honest frame is dropped: {reason:?}");
+    }
     let advertised = |step: &Step| !step.tunnelled.is_empty();
     let of = spoiled(among_hosts(Target::Port, advertised), |step| step.tunnelled.clear());
     assert_eq!(of, Some(Oracle::Untouched), "no other host hears it, and it is changed all the same");

@@ -71,11 +71,11 @@ fn packet_to_eip<P: Packet, T: Tables>(
             // The NIC may have taken a tag off, which TC sees.
             return Decision::LEAVE_TO_TC;
         }
-        // On the VLANs of EIP networks nobody is a host, this one neither.
-        return if packet.ingress() == config.uplink {
-            overlay::arrives(packet, tables, stage)
-        } else {
+        // On the VLANs of EIP networks nobody is a host, this one neither. XDP is on the uplink itself.
+        return if stage == Stage::Tc && packet.ingress() != config.uplink {
             overlay::passes(packet, tables)
+        } else {
+            overlay::arrives(packet, tables, stage)
         };
     }
     let Some(target) = tables.eip(destination) else {

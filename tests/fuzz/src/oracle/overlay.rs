@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use vip_common::{
     DropReason,
     engine::Hook,
-    pipeline::Verdict,
+    pipeline::{Stage, Verdict},
     tables::{PortEntry, PortFlags},
     wire,
 };
@@ -243,7 +243,8 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
     hold(OVERLAY, !stays, || "a frame of a VPC is the forwarder's".to_owned())?;
     hold(OVERLAY, step.left.eips.is_empty(), || "it came to no EIP".to_owned())?;
     let from = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.source)).copied();
-    if facts.uplink().map(|(uplink, _)| uplink) != Some(step.interface) {
+    let is_elsewhere = facts.uplink().map(|(uplink, _)| uplink) != Some(step.interface);
+    if is_elsewhere && step.hook == Hook::Uplink(Stage::Tc) {
         let not_here = Verdict::Drop(DropReason::VtepNotOurs.index());
         return hold(OVERLAY, step.verdict == not_here, || "nobody is a host there".to_owned());
     }
@@ -266,7 +267,11 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
             hold(Oracle::Untouched, step.after == step.frame, || "the bytes have changed".to_owned())
         }
         Verdict::Drop(reason) => {
-            hold(OVERLAY, step.left.drops == [(reason, 1)].into(), || "it is not counted once".to_owned())
+            hold(OVERLAY, step.left.drops == [(reason, 1)].into(), || "it is not counted once".to_owned())?;
+            let name = usize::try_from(reason).ok().and_then(|index| DropReason::ALL.get(index));
+            let is_why =
+                reason == unknown || name.is_some_and(|reason| is_why(facts, vxlan, &step.frame, *reason));
+            hold(OVERLAY, is_why, || format!("{name:?} is not why it should stop"))
         }
         Verdict::Deliver { port, ifindex } => delivered(facts, step, vxlan, port, ifindex),
         Verdict::Members { slot, sender } => heard(facts, step, vxlan, slot, sender),
@@ -289,6 +294,98 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
             || "only ARP is consumed".to_owned(),
         ),
     }
+}
+
+/// Whether a host's frame may be dropped for this reason.
+fn is_why(facts: Facts<'_>, vxlan: &Vxlan<'_>, frame: &[u8], reason: DropReason) -> bool {
+    let inner = vxlan.inner;
+    let (kind, arp) = (word(inner, 12), Arp::of(inner));
+    let is_ipv4 = kind == Some(TYPE_IPV4);
+    let ip = Ipv4::of(inner).filter(|_| is_ipv4);
+    let to = mac(inner, 0);
+    let is_advert = byte(inner, ETHERNET + 9) == Some(crate::frame::VRRP)
+        && address(inner, ETHERNET + 16) == Some(Ipv4Addr::new(224, 0, 0, 18));
+    let advert = ip.filter(|_| is_advert);
+    let about = || delivery::advertisement(facts, vxlan.vni, inner);
+    let found = receiver(facts, vxlan.vni, inner);
+    let is_remote = |port: &PortEntry| port.flags.has(PortFlags::REMOTE);
+    match reason {
+        DropReason::VxlanMalformed => {
+            vxlan.ip.more
+                || word(frame, 38).map(usize::from) != Some(vxlan.ip.end - ETHERNET - IPV4)
+                || inner.len() < ETHERNET
+                || (is_ipv4 && inner.len() < ETHERNET + IPV4)
+                || (kind == Some(TYPE_ARP) && inner.len() < Arp::END)
+        }
+        DropReason::Ipv4Malformed => is_ipv4 && ip.is_none(),
+        DropReason::OverlayType => !is_ipv4 && kind != Some(TYPE_ARP),
+        DropReason::OverlayGroup => {
+            is_ipv4 && to.is_some_and(|Mac([first, ..])| first & 1 != 0) && !is_advert
+        }
+        DropReason::VrrpTtl => advert.is_some_and(|ip| ip.ttl != 255),
+        DropReason::FrameTruncated => advert.is_some() && about().is_none_or(|(_, slot)| slot.is_none()),
+        DropReason::VrrpNotMember => {
+            advert.is_some()
+                && about().is_none_or(|(source, slot)| {
+                    let type_is_one =
+                        advert.and_then(|ip| byte(inner, ip.payload)).map(|first| first & 0xf) == Some(1);
+                    let member =
+                        slot.zip(facts.holder(vxlan.vni, source)).and_then(|(slot, holder)| match holder {
+                            Holder::Port(index) => facts.grant(index, slot),
+                            Holder::Vip(_) => None,
+                        });
+                    !type_is_one || !member.is_some_and(|grant| grant.rights.may_own())
+                })
+        }
+        DropReason::ArpMalformed => {
+            kind == Some(TYPE_ARP) && !arp.is_some_and(|arp| is_honest(facts, vxlan, &arp))
+        }
+        DropReason::OverlayClaim => arp.is_some_and(|arp| !is_honest(facts, vxlan, &arp)),
+        // There is nobody, or nobody who owns the VIP.
+        DropReason::NoSuchAddress | DropReason::Unowned => found.is_none(),
+        DropReason::NoInterface => found.is_some_and(|(_, port)| port.ifindex == 0),
+        DropReason::ForwardedTwice => vxlan.was_sent_on() && found.is_some_and(|(_, port)| is_remote(port)),
+        DropReason::NoWayToHost => facts
+            .0
+            .hosts
+            .values()
+            .any(|host| host.next_hop.is_unspecified() || host.ethernet.destination.is_zero()),
+        DropReason::TooBig => ip.zip(found).is_some_and(|(ip, (_, port))| {
+            !is_remote(port) && port.mtu != 0 && ip.length() > usize::try_from(port.mtu).unwrap_or(usize::MAX)
+        }),
+        DropReason::DestinationNotOwn => ip.zip(found).is_some_and(|(ip, (index, port))| {
+            !port.flags.has(PortFlags::BYPASS) && !is_own(facts, vxlan, index, ip.destination)
+        }),
+        _ => false,
+    }
+}
+
+/// Whether an address is a port's own in a VPC: its fixed one, or a VIP that it owns or serves.
+fn is_own(facts: Facts<'_>, vxlan: &Vxlan<'_>, index: u32, destination: Ipv4Addr) -> bool {
+    match facts.holder(vxlan.vni, destination) {
+        Some(Holder::Port(holder)) => holder == index,
+        Some(Holder::Vip(slot)) => {
+            // By the VIP's MAC its owner is meant, by his own a member.
+            let by_vip = mac(vxlan.inner, 0) == Some(constant_mac(destination));
+            by_vip && facts.owner(slot).port() == index
+                || !by_vip && facts.grant(index, slot).is_some_and(|grant| grant.rights.may_source())
+        }
+        None => false,
+    }
+}
+
+/// Whether ARP says to one what the tables say, or asks.
+fn is_honest(facts: Facts<'_>, vxlan: &Vxlan<'_>, arp: &Arp) -> bool {
+    let truth = match facts.holder(vxlan.vni, arp.sender) {
+        Some(Holder::Port(holder)) => {
+            facts.port(holder).is_some_and(|port| facts::mac(port.mac) == arp.sender_mac)
+        }
+        Some(Holder::Vip(_)) => arp.sender_mac == constant_mac(arp.sender),
+        None => arp.sender.is_unspecified() && arp.operation == 1,
+    };
+    let Mac([first, ..]) = arp.sender_mac;
+    let is_host = first & 1 == 0 && arp.sender_mac != Mac([0; 6]);
+    truth && is_host && !arp.announces() && matches!(arp.operation, 1 | 2)
 }
 
 fn delivered(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, index: u32, interface: u32) -> Judgement {
