@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 /// What shows soon that a kernel forwards: the suite whose uplink is the machine's own network card, and of the labs of several hosts the test
 /// that speaks TCP with a VIP on another host, by VXLAN and from outside, before and after the VIP has moved to a third one.
 pub(crate) const SMOKE: [&str; 2] =
-    ["virtio", "hosts::an_established_connection_is_reset_by_the_new_owner_and_a_new_one_is_served"];
+    ["virtio", "hosts::connections_end_by_a_reset_or_go_on_when_the_vip_moves"];
 
 /// Between a suite's name and a part of the names of its tests, also in the name of the command that runs these.
 const OF_SUITE: &str = "::";
