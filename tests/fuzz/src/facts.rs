@@ -150,6 +150,11 @@ impl<'t> Facts<'t> {
         to == constant_mac(port.gateway.into()) && !port.flags.has(PortFlags::EXTERNAL_ROUTER)
     }
 
+    /// Whether an address of a VPC is that of a gateway of ports.
+    pub fn is_gateway(self, vni: u32, address: Ipv4Addr) -> bool {
+        self.0.ports.values().any(|port| (port.vni, Ipv4Addr::from(port.gateway)) == (vni, address))
+    }
+
     /// Whether an address lies in a port's subnet.
     pub fn is_neighbour(self, port: &PortEntry, address: Ipv4Addr) -> bool {
         let mask = u32::from(Ipv4Addr::from(port.mask));

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use vip_common::{pipeline::Verdict, tables::PortFlags};
+use vip_common::{DropReason, pipeline::Verdict, tables::PortFlags};
 use vip_lab::{Mac, fixtures::world::constant_mac};
 
 use super::{Judgement, Oracle, hold, overlay::Vxlan};
@@ -13,6 +13,11 @@ use crate::{
 };
 
 const OVERLAY: Oracle = Oracle::Overlay;
+
+const UDP: u8 = 17;
+
+/// Port that answers of DHCP servers come from.
+const DHCP_SERVER: u16 = 67;
 
 /// Offsets in the frame: the TTL, and the header's checksum.
 const TTL: usize = 22;
@@ -98,6 +103,52 @@ pub(super) fn check(
     let is = Ipv4::of(after).ok_or(wrong("it is no packet any more"))?;
     let stays = (ip.header_sum(was.inner) == Some(0)) == (is.header_sum(after) == Some(0));
     hold(Oracle::Fields, stays, || "the header's checksum".to_owned())
+}
+
+/// Whether a packet from host `from` for a gateway may stop for a reason; `None`: that is for others to judge.
+pub(super) fn is_why(facts: Facts<'_>, vxlan: &Vxlan<'_>, from: u32, reason: DropReason) -> Option<bool> {
+    let ip = Ipv4::of(vxlan.inner)?;
+    let sender = facts.0.ports.iter().find(|(_, port)| {
+        let there = port.flags.has(PortFlags::REMOTE) && port.ifindex == from;
+        there && port.vni == vxlan.vni && Some(facts::mac(port.mac)) == mac(vxlan.inner, 6)
+    });
+    let bypass = sender.is_some_and(|(_, port)| port.flags.has(PortFlags::BYPASS));
+    let gateway = sender.zip(mac(vxlan.inner, 0)).is_some_and(|((_, port), to)| facts.is_routed(port, to));
+    let vni = facts.reached(vxlan.vni, ip.destination);
+    let holder = vni.and_then(|vni| facts.holder(vni, ip.destination));
+    let receiver = holder.and_then(|holder| facts.port_for(holder));
+    let is_gateways = holder.is_none() && vni.is_some_and(|vni| facts.is_gateway(vni, ip.destination));
+    Some(match reason {
+        DropReason::ForwardedTwice => vxlan.was_sent_on(),
+        DropReason::SourceMac => sender.is_none(),
+        DropReason::SourceAddress => {
+            let own = sender.is_some_and(|(index, port)| match facts.holder(vxlan.vni, ip.source) {
+                Some(Holder::Port(holder)) => facts.port(holder).is_some_and(|other| other.mac == port.mac),
+                Some(Holder::Vip(slot)) => {
+                    facts.grant(*index, slot).is_some_and(|grant| grant.rights.may_source())
+                }
+                None => false,
+            });
+            sender.is_some() && !own && !bypass
+        }
+        DropReason::VtepAddress => bypass && facts.0.vteps.contains_key(&ip.source.into()),
+        DropReason::DhcpServer => {
+            !bypass && ip.protocol == UDP && word(vxlan.inner, ip.payload) == Some(DHCP_SERVER)
+        }
+        DropReason::NoSuchAddress => !gateway || (vni.is_some() && holder.is_none() && !is_gateways),
+        DropReason::NoRoute | DropReason::Hairpin => vni.is_none(),
+        DropReason::GatewayService => is_gateways,
+        DropReason::Reflected => {
+            receiver.zip(sender).is_some_and(|((receiver, _), (sender, _))| receiver == *sender)
+        }
+        DropReason::TtlExpired => ip.ttl <= 1,
+        DropReason::Unowned => matches!(holder, Some(Holder::Vip(_))) && receiver.is_none(),
+        DropReason::NoInterface => receiver.is_some_and(|(_, port)| port.ifindex == 0),
+        DropReason::TooBig => receiver.is_some_and(|(_, port)| {
+            port.mtu != 0 && ip.length() > usize::try_from(port.mtu).unwrap_or(usize::MAX)
+        }),
+        _ => return None,
+    })
 }
 
 /// The gateway's echo reply.

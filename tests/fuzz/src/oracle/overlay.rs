@@ -269,8 +269,13 @@ fn inbound(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>) -> Judgement {
         Verdict::Drop(reason) => {
             hold(OVERLAY, step.left.drops == [(reason, 1)].into(), || "it is not counted once".to_owned())?;
             let name = usize::try_from(reason).ok().and_then(|index| DropReason::ALL.get(index));
-            let is_why =
-                reason == unknown || name.is_some_and(|reason| is_why(facts, vxlan, &step.frame, *reason));
+            let of_gateway = from.filter(|_| far_end::concerns(facts, vxlan));
+            let is_why = reason == unknown
+                || name.is_some_and(|reason| {
+                    of_gateway
+                        .and_then(|from| far_end::is_why(facts, vxlan, from, *reason))
+                        .unwrap_or_else(|| is_why(facts, vxlan, &step.frame, *reason))
+                });
             hold(OVERLAY, is_why, || format!("{name:?} is not why it should stop"))
         }
         Verdict::Deliver { port, ifindex } => delivered(facts, step, vxlan, port, ifindex),
@@ -480,16 +485,17 @@ fn answered(facts: Facts<'_>, was: &Vxlan<'_>, is: &Vxlan<'_>) -> Judgement {
         && mac(is.inner, 0) == Some(question.sender_mac)
         && mac(is.inner, 6) == Some(answer.sender_mac);
     hold(OVERLAY, right, || "the answer is not to the question".to_owned())?;
-    let so = match facts.holder(was.vni, answer.sender) {
-        Some(holder) => facts.port_for(holder).is_some_and(|(_, port)| {
+    let so = if let Some(holder) = facts.holder(was.vni, answer.sender) {
+        facts.port_for(holder).is_some_and(|(_, port)| {
             let told = match holder {
                 Holder::Vip(_) => constant_mac(answer.sender),
                 Holder::Port(_) => facts::mac(port.mac),
             };
             !port.flags.has(PortFlags::REMOTE) && answer.sender_mac == told
-        }),
-        // A gateway serves each host's own guests, and of others nobody knows.
-        None => false,
+        })
+    } else {
+        // A gateway is on every host.
+        answer.sender_mac == constant_mac(answer.sender) && facts.is_gateway(was.vni, answer.sender)
     };
     hold(OVERLAY, so, || format!("{} is not here, or not at that MAC", answer.sender))
 }
