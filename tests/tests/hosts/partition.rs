@@ -1,17 +1,29 @@
 //! Hosts that do not hear each other, and hear each other again.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::Range};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Cluster, ClusterConfig, Lab, Netns,
     cluster::{PEERS_PORT, Placed, VIP_ID, WEB},
+    poll_until,
     scene::VIP,
     underlay::Cut,
 };
 
 use crate::stage::{SOON, claim, each, epoch, finish_whole, owner_field, stream, take, wait_for_more};
+
+/// Where things are in a frame with what one host tells another: the UDP checksum, the datagram, and in that, behind two ids of three
+/// bytes, its kind, its number, and the first word's epoch.
+const UDP_CHECKSUM: Range<usize> = 40..42;
+const DATAGRAM: usize = 42;
+const KIND: usize = DATAGRAM + 5;
+const NUMBER: Range<usize> = 88..96;
+const EPOCH: Range<usize> = 104..112;
+
+/// The kind of datagram that tells words.
+const NEWS: u8 = 2;
 
 /// With a guest beside the second member, which is no member.
 fn start(lab: &Lab) -> Result<Cluster> {
@@ -158,17 +170,39 @@ fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cl
     claim(cluster.guest("first")?)?;
     let now = cluster.wait_for_owner(VIP_ID, "first", SOON)?;
     let sender = vip_lab::RawSender::new(cluster.underlay().router(), "eth0")?;
+    let mut forged = 0;
     for frame in &said {
         sender.send(&frame.bytes)?;
-        // Behind Ethernet, IPv4 and UDP.
-        for at in [42, 50, frame.bytes.len() - 1] {
-            let mut other = frame.bytes.clone();
+        // No checksum, which would give it away.
+        let mut bytes = frame.bytes.clone();
+        bytes.get_mut(UDP_CHECKSUM).context("too short for UDP")?.fill(0);
+        for at in [DATAGRAM, DATAGRAM + 8, bytes.len() - 1] {
+            let mut other = bytes.clone();
             if let Some(byte) = other.get_mut(at) {
                 *byte ^= 1;
             }
             sender.send(&other)?;
         }
+        // The same news, as if told later and of a later epoch: right but for its tag.
+        if bytes.get(KIND) == Some(&NEWS) {
+            for place in [NUMBER, EPOCH] {
+                bytes
+                    .get_mut(place)
+                    .context("too short for news")?
+                    .copy_from_slice(&1_000_000_u64.to_be_bytes());
+            }
+            sender.send(&bytes)?;
+            forged += 1;
+        }
     }
+    ensure!(forged > 0, "there were no news");
+    let refused = || {
+        let status = cluster.vipd(1).ok()?.vipctl(&["status", "-o", "json"]).ok()?;
+        let hosts = status.pointer("/peers/hosts")?.as_array()?.clone();
+        let refused = hosts.iter().filter_map(|host| host.pointer("/refused/auth")?.as_u64());
+        Some(refused.sum::<u64>()).filter(|refused| *refused > 0)
+    };
+    poll_until(SOON, "hv1 to refuse what the key does not authenticate", refused)?;
     let socket = crate::stage::socket(cluster.underlay().router(), Ipv4Addr::UNSPECIFIED, 0)?;
     for host in 1..=3 {
         for length in [0, 1, 16, 64, 200, 1400] {

@@ -430,7 +430,7 @@ impl Exchange {
             {
                 owners.overtake(vip);
             }
-            if outcome == Outcome::Applied {
+            if outcome != Outcome::Parked {
                 self.unpark(vip, owners);
             }
             let Some(peer) = self.peers.get_mut(&from) else { return };

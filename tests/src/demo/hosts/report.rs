@@ -151,7 +151,7 @@ pub(super) fn print_success(moves: usize, no_room: u64) {
             "  {DIM}The lab's own cables had no room for {no_room} frames: this machine was busy.{DIM:#}"
         );
     }
-    println!("{GOOD}{}, and nothing was lost once a host had applied one.{GOOD:#}", count(moves, "move"));
+    println!("{GOOD}{}, and nothing was lost once every host had applied one.{GOOD:#}", count(moves, "move"));
 }
 
 /// What went wrong, with what helps to see why.
