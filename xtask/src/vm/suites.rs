@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_smoke_test_runs_of_two_suites() {
         let [hosts, virtio] = words(&SMOKE).try_into().expect("two commands");
-        assert!(hosts.starts_with("/vm/tests/hosts --test-threads=1 an_established"), "{hosts}");
+        assert!(hosts.starts_with("/vm/tests/hosts --test-threads=1 connections_end"), "{hosts}");
         assert_eq!(virtio, "/vm/tests/virtio --test-threads=1");
     }
 

@@ -351,6 +351,7 @@ fn what_no_kernel_can_cut_any_more_outside_its_tunnel_stays_in_it() {
             Ipv4Frame::new((port_mac(2), port_address(2)), (port_mac(to), port_address(to)), payload).bytes();
         let outcome = |inner: Vec<u8>| {
             let mut packet = FramePacket::new(&Wrapped::new(2, 1, 4001, inner).bytes());
+            packet.set_ingress(UPLINK);
             packet.set_gso_size(1200);
             pipeline::uplink(&mut packet, &&tables, Stage::Tc)
         };
