@@ -368,8 +368,14 @@ fn is_why(facts: Facts<'_>, vxlan: &Vxlan<'_>, frame: &[u8], reason: DropReason)
     }
 }
 
-/// Whether an address is a port's own in a VPC: its fixed one, or a VIP that it owns or serves.
+/// Whether an address is what the MAC that a frame is to stands for: a VIP's for that VIP alone, a port's for its fixed address, or a VIP that
+/// it owns or serves.
 fn is_own(facts: Facts<'_>, vxlan: &Vxlan<'_>, index: u32, destination: Ipv4Addr) -> bool {
+    if let Some(Mac([6, 0x56, a, b, c, d])) = mac(vxlan.inner, 0)
+        && destination != Ipv4Addr::new(a, b, c, d)
+    {
+        return false;
+    }
     match facts.holder(vxlan.vni, destination) {
         Some(Holder::Port(holder)) => holder == index,
         Some(Holder::Vip(slot)) => {
