@@ -213,13 +213,15 @@ fn a_vip_stays_with_its_owner_when_the_state_moves_the_owners_port_to_another_ho
         stage.guest.arping(Announcement::Request, VIP)?;
         stage.vipd.wait_for_owner(VIP_ID, "here", SOON)?;
         let before = stage.vipd.vip(VIP_ID)?;
-        let mut epoch = at(&before, "/owner/epoch").as_u64().context("no epoch")?;
+        let epoch = at(&before, "/owner/epoch").as_u64().context("no epoch")?;
         // `there` has its name for itself on hv2.
         let away = STATE.replace("host: hv1, interface: tap0", "host: hv2, interface: tap1");
-        for (state, host) in [(away.as_str(), "hv2"), (STATE, "hv1")] {
+        // The host that it comes to begins another epoch.
+        for (state, host, epoch, learned) in
+            [(away.as_str(), "hv2", epoch, "garp_request"), (STATE, "hv1", epoch + 1, "state")]
+        {
             stage.vipd.write_state(state)?;
-            epoch += 1;
-            let wanted = json!(["here", host, epoch, "state"]);
+            let wanted = json!(["here", host, epoch, learned]);
             let mut seen = Value::Null;
             poll_until(SOON, &format!("the owner on {host}"), || {
                 let owner = at(&stage.vipd.vip(VIP_ID).ok()?, "/owner").clone();
