@@ -106,8 +106,9 @@ pub struct Placed {
 
 impl Placed {
     /// A guest that is checked and to which TC delivers.
-    pub fn new(name: &'static str, host: u8, subnet: Subnet, address: [u8; 4]) -> Self {
-        Self { name, host, subnet, address: address.into(), gro: false, checked: true }
+    pub const fn new(name: &'static str, host: u8, subnet: Subnet, address: [u8; 4]) -> Self {
+        let [a, b, c, d] = address;
+        Self { name, host, subnet, address: Ipv4Addr::new(a, b, c, d), gro: false, checked: true }
     }
 
     /// Its MAC: 02:00 and the address, so that guests with the same address in two VPCs have the same MAC, too.
@@ -118,34 +119,19 @@ impl Placed {
 }
 
 /// The first member of the VIP, on the first host. XDP delivers to it.
-pub const FIRST: Placed = Placed {
-    name: "first",
-    host: 1,
-    subnet: WEB,
-    address: Ipv4Addr::new(192, 168, 7, 247),
-    gro: true,
-    checked: true,
-};
+pub const FIRST: Placed = Placed { gro: true, ..Placed::new("first", 1, WEB, [192, 168, 7, 247]) };
 
 /// The second member, on the second host.
-pub const SECOND: Placed = Placed {
-    name: "second",
-    host: 2,
-    subnet: WEB,
-    address: Ipv4Addr::new(192, 168, 7, 248),
-    gro: false,
-    checked: true,
-};
+pub const SECOND: Placed = Placed::new("second", 2, WEB, [192, 168, 7, 248]);
 
 /// Of the same subnet, without any right to the VIP, on the third host.
-pub const THIRD: Placed = Placed {
-    name: "third",
-    host: 3,
-    subnet: WEB,
-    address: Ipv4Addr::new(192, 168, 7, 249),
-    gro: false,
-    checked: true,
-};
+pub const THIRD: Placed = Placed::new("third", 3, WEB, [192, 168, 7, 249]);
+
+/// Of another subnet of the same VPC, on the second host; in a cluster only where it is added.
+pub const APPLICATION: Placed = Placed::new("application", 2, APP, [192, 168, 8, 5]);
+
+/// Of a peered VPC, on the third host; in a cluster only where it is added. XDP delivers to it.
+pub const DATABASE: Placed = Placed { gro: true, ..Placed::new("database", 3, DB, [10, 20, 0, 5]) };
 
 /// What differs between clusters.
 #[derive(Clone, Debug)]

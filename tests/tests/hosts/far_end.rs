@@ -1,40 +1,23 @@
 //! A host of the state that runs no vipd, but the kernel's own vxlan device.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, IperfOptions, IperfServer, Lab,
-    cluster::{APP, DB, Placed, THIRD, WEB},
+    cluster::{APPLICATION, DATABASE, Placed, THIRD, WEB},
     far_end::{self, Finding},
     scene::VIP,
 };
 
 use crate::stage::{SOON, claim, ensure_echoes, ensure_pings, take, wait_for_ping};
 
-/// Of another subnet of the same VPC, on the second host.
-const APPLICATION: Placed = Placed {
-    name: "application",
-    host: 2,
-    subnet: APP,
-    address: Ipv4Addr::new(192, 168, 8, 5),
-    gro: false,
-    checked: true,
-};
-
-/// Of a peered VPC, on the first host. XDP delivers to it.
-const DATABASE: Placed = Placed {
-    name: "database",
-    host: 1,
-    subnet: DB,
-    address: Ipv4Addr::new(10, 20, 0, 5),
-    gro: true,
-    checked: true,
-};
+/// On a host that runs vipd.
+const NEAR_DATABASE: Placed = Placed { host: 1, ..DATABASE };
 
 /// `third` is on the far host.
 fn start(lab: &Lab, finding: Finding) -> Result<Cluster> {
-    let usual = ClusterConfig::usual().with(APPLICATION).with(DATABASE);
+    let usual = ClusterConfig::usual().with(APPLICATION).with(NEAR_DATABASE);
     let config = ClusterConfig { hosts: 2, far_host: true, ..usual };
     let cluster = Cluster::start(lab, config)?;
     far_end::serve(&cluster, THIRD.host, WEB, finding)?;
@@ -115,7 +98,7 @@ fn are_routed(lab: &Lab, finding: Finding) -> Result<()> {
     let far = cluster.guest("third")?;
     ensure_pings(far.netns(), WEB.gateway).context("the gateway itself")?;
     // One is behind the host that the far bridge takes the gateway for, and the other behind another.
-    for placed in [APPLICATION, DATABASE] {
+    for placed in [APPLICATION, NEAR_DATABASE] {
         let near = cluster.guest(placed.name)?;
         flush(&cluster, &["third", placed.name])?;
         ensure_pings(far.netns(), near.address()).with_context(|| format!("far to {}", placed.name))?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Cluster, ClusterConfig, EipReach, Lab, Netns,
-    cluster::{APP, FIRST, Placed, SECOND, THIRD},
+    cluster::{APPLICATION, FIRST, SECOND, THIRD},
     poll_until,
     scene::EIP,
     underlay::{ROOMY, UnderlayConfig, vtep},
@@ -22,15 +22,6 @@ const LEFT: u32 = 1450;
 
 /// ICMP and IPv4 headers of an echo.
 const HEADERS: u32 = 28;
-
-const APPLICATION: Placed = Placed {
-    name: "application",
-    host: 2,
-    subnet: APP,
-    address: Ipv4Addr::new(192, 168, 8, 5),
-    gro: false,
-    checked: true,
-};
 
 fn start(lab: &Lab, mtu: u32, takes_xdp_frames: bool) -> Result<Cluster> {
     let underlay = UnderlayConfig { mtu, takes_xdp_frames, eips: EipReach::Routed };

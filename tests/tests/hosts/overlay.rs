@@ -5,31 +5,11 @@ use std::{net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, IperfOptions, IperfServer, Lab, Nginx,
-    cluster::{APP, DB, FIRST, Placed, SECOND, SHADOW, THIRD, WEB},
+    cluster::{APPLICATION, DATABASE, FIRST, Placed, SECOND, SHADOW, THIRD, WEB},
     underlay::UnderlayConfig,
 };
 
 use crate::stage::{SOON, each, ensure_echoes, ensure_pings, ensure_serves, ensure_silent};
-
-/// Of another subnet of the same VPC.
-const APPLICATION: Placed = Placed {
-    name: "application",
-    host: 2,
-    subnet: APP,
-    address: Ipv4Addr::new(192, 168, 8, 5),
-    gro: false,
-    checked: true,
-};
-
-/// Of a peered VPC.
-const DATABASE: Placed = Placed {
-    name: "database",
-    host: 3,
-    subnet: DB,
-    address: Ipv4Addr::new(10, 20, 0, 5),
-    gro: true,
-    checked: true,
-};
 
 const GUESTS: [Placed; 5] = [FIRST, SECOND, THIRD, APPLICATION, DATABASE];
 

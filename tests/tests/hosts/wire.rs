@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, Lab, Mac,
-    cluster::{APP, DB, Placed, SECOND, Subnet, THIRD, WEB},
+    cluster::{APP, APPLICATION, DATABASE, DB, Placed, SECOND, Subnet, THIRD, WEB},
     offload,
     scene::{VIP, constant_mac},
     underlay::vtep,
@@ -14,30 +14,10 @@ use vip_lab::{
 
 use crate::stage::{PORT, SOON, each, ensure_echoes, socket, take, tunnelled, watch};
 
-/// Of another subnet of the same VPC.
-const APPLICATION: Placed = Placed {
-    name: "application",
-    host: 2,
-    subnet: APP,
-    address: Ipv4Addr::new(192, 168, 8, 5),
-    gro: false,
-    checked: true,
-};
-
-/// Of a peered VPC.
-const DATABASE: Placed = Placed {
-    name: "database",
-    host: 2,
-    subnet: DB,
-    address: Ipv4Addr::new(10, 20, 0, 5),
-    gro: false,
-    checked: true,
-};
-
 #[test]
 fn what_travels_between_hosts_is_vxlan_as_any_other_vtep_reads_it() {
     Lab::run(|lab| {
-        let config = ClusterConfig::usual().with(APPLICATION).with(DATABASE);
+        let config = ClusterConfig::usual().with(APPLICATION).with(Placed { host: 2, ..DATABASE });
         let mut cluster = Cluster::start(lab, config)?;
         take(&cluster, "first")?;
         each!(&mut cluster;

@@ -126,15 +126,7 @@ fn tell_repeat<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, word: OwnerWo
         None
     });
     if is_in_use {
-        tables.notify(&Event {
-            at: now,
-            epoch: word.epoch(),
-            kind: EventKind::Repeated as u32,
-            slot: claim.slot,
-            port: claim.port,
-            form: claim.form.number(),
-            ..Event::default()
-        });
+        tables.notify(&Event { epoch: word.epoch(), ..event_of(claim, EventKind::Repeated, now) });
     }
 }
 
@@ -143,14 +135,7 @@ fn wait<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, due: u64) -> ClaimOu
     let waiting = Pending::new(claim.port, claim.vrid, claim.form, due);
     let before = cell.pending();
     if cell.swap_pending(before, waiting) && before.port() != claim.port {
-        tables.notify(&Event {
-            at: tables.now(),
-            kind: EventKind::Damped as u32,
-            slot: claim.slot,
-            port: claim.port,
-            form: claim.form.number(),
-            ..Event::default()
-        });
+        tables.notify(&event_of(claim, EventKind::Damped, tables.now()));
     }
     ClaimOutcome::Waiting
 }
@@ -248,13 +233,21 @@ fn record<T: Tables>(tables: &T, old: OwnerWord, new: OwnerWord, claim: &Claim) 
         },
     );
     tables.notify(&Event {
-        at,
         epoch: new.epoch(),
-        kind: EventKind::Moved as u32,
-        slot: claim.slot,
-        port: new.port(),
         previous: old.port(),
+        ..event_of(claim, EventKind::Moved, at)
+    });
+}
+
+// In line: it is built on the stack of its caller, which is counted.
+#[inline(always)]
+fn event_of(claim: &Claim, kind: EventKind, at: u64) -> Event {
+    Event {
+        at,
+        kind: kind as u32,
+        slot: claim.slot,
+        port: claim.port,
         form: claim.form.number(),
         ..Event::default()
-    });
+    }
 }

@@ -333,20 +333,12 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{net::Refusal, state};
+    use crate::state;
 
     #[test]
     fn the_longest_route_decides_which_neighbour_leads_to_a_vtep() {
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
-        let table = RouteTable::of(
-            &[
-                ("0.0.0.0/0", Route::Via { oif: 2, gateway }),
-                ("192.0.2.0/24", Route::OnLink { oif: 2 }),
-                ("10.0.0.0/8", Route::Elsewhere),
-                ("10.1.0.0/16", Route::Refused(Refusal::Blackhole)),
-            ],
-            &["192.0.2.7/32"],
-        );
+        let table = RouteTable::of_each_kind();
         let hop = |octets: [u8; 4]| next_hop(octets.into(), &table);
         assert_eq!(hop([192, 0, 2, 8]), Ok([192, 0, 2, 8].into()));
         assert_eq!(hop([172, 31, 0, 2]), Ok(gateway));

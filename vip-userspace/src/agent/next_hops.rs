@@ -192,20 +192,11 @@ fn entries_of(table: &RouteTable) -> Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Refusal;
 
     #[test]
     fn routes_through_other_interfaces_shadow_shorter_ones() {
         let gateway = Ipv4Addr::new(192, 0, 2, 1);
-        let table = RouteTable::of(
-            &[
-                ("0.0.0.0/0", Route::Via { oif: 2, gateway }),
-                ("192.0.2.0/24", Route::OnLink { oif: 2 }),
-                ("10.0.0.0/8", Route::Elsewhere),
-                ("10.1.0.0/16", Route::Refused(Refusal::Blackhole)),
-            ],
-            &["192.0.2.7/32"],
-        );
+        let table = RouteTable::of_each_kind();
         let kind = |address: [u8; 4], length| {
             entries_of(&table).get(&(Ipv4::new(address), length)).map(RouteEntry::kind)
         };

@@ -195,6 +195,21 @@ impl RouteTable {
             local: local.iter().map(|text| prefix(text)).collect(),
         }
     }
+
+    /// A table with a route of each kind: by 192.0.2.1 to everywhere, on the link to 192.0.2.0/24, of which 192.0.2.7 is the host's,
+    /// through another interface to 10.0.0.0/8, and none to 10.1.0.0/16.
+    pub(crate) fn of_each_kind() -> Self {
+        let gateway = Ipv4Addr::new(192, 0, 2, 1);
+        Self::of(
+            &[
+                ("0.0.0.0/0", Route::Via { oif: 2, gateway }),
+                ("192.0.2.0/24", Route::OnLink { oif: 2 }),
+                ("10.0.0.0/8", Route::Elsewhere),
+                ("10.1.0.0/16", Route::Refused(crate::net::Refusal::Blackhole)),
+            ],
+            &["192.0.2.7/32"],
+        )
+    }
 }
 
 #[cfg(test)]

@@ -24,9 +24,14 @@ pub(super) struct Move {
 }
 
 impl Move {
-    /// When the last host applied it.
-    fn applied_everywhere(&self) -> Instant {
+    /// When the last host had applied it.
+    pub(super) fn applied_everywhere(&self) -> Instant {
         self.applied.iter().copied().max().unwrap_or(self.claim).max(self.claim)
+    }
+
+    /// When a host (its number less one) had applied it.
+    pub(super) fn applied_by(&self, host: usize) -> Instant {
+        self.applied.get(host).copied().unwrap_or_else(|| self.applied_everywhere()).max(self.claim)
     }
 
     /// How long a host (its number less one) took to apply it; None for the new owner's host, on which the claim is the move.
@@ -48,9 +53,9 @@ pub(super) struct Fate {
     pub(super) sent: usize,
     /// Lost before the claim: by the lab, or by a host that had nothing to do with the move.
     pub(super) lost_before: usize,
-    /// Lost between the claim and the moment when the last host applied the move.
+    /// Lost between the claim and the moment when the client's host had applied the move.
     pub(super) lost_between: usize,
-    /// Lost although they were sent after every host had applied the move, or delivered to the old owner: there must be none.
+    /// Lost although they were sent after the client's host had applied the move, or delivered to the old owner: there must be none.
     pub(super) lost_after: usize,
     /// Delivered to the old owner after the claim, until its host had applied the move.
     pub(super) to_old_owner: usize,
@@ -63,8 +68,9 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    /// Reads it off a stream whose receivers were the members, in their order.
-    pub(super) fn of(it: &Move, report: &StreamReport) -> Self {
+    /// Reads it off a stream whose receivers were the members, in their order, and whose client's host had applied the move at
+    /// `known`.
+    pub(super) fn of(it: &Move, known: Instant, report: &StreamReport) -> Self {
         let begin = report.sent.partition_point(|at| *at < it.window.start);
         let end = report.sent.partition_point(|at| *at < it.window.end);
         let sent = report.sent.get(begin..end).unwrap_or_default();
@@ -81,8 +87,7 @@ impl Fate {
                 }
             }
         }
-        let known = it.applied_everywhere();
-        let known_to_old = it.applied.get(it.from).copied().unwrap_or(known);
+        let known_to_old = it.applied_by(it.from);
         for (&at, arrival) in sent.iter().zip(&arrived) {
             match *arrival {
                 Some((member, when)) if member == it.to => {
@@ -178,7 +183,8 @@ mod tests {
         // 3, 12 and 17 are lost; 11 and 15 go to the old owner after the claim; 16 arrives twice.
         let receivers =
             vec![receiver(&[0, 1, 2, 4, 5, 6, 7, 8, 9, 11, 15]), receiver(&[10, 13, 14, 16, 16, 18, 19])];
-        let fate = Fate::of(&moved(start), &StreamReport { sent, receivers });
+        let it = moved(start);
+        let fate = Fate::of(&it, it.applied_everywhere(), &StreamReport { sent, receivers });
         let expected = Fate {
             sent: 20,
             lost_before: 1,
@@ -199,8 +205,21 @@ mod tests {
         let start = Instant::now();
         let it = Move { window: at(start, 5)..at(start, 8), ..moved(start) };
         let sent: Vec<Instant> = (0..20).map(|millis| at(start, millis)).collect();
-        let fate = Fate::of(&it, &StreamReport { sent, receivers: Vec::new() });
+        let fate = Fate::of(&it, at(start, 14), &StreamReport { sent, receivers: Vec::new() });
         assert_eq!(fate, Fate { sent: 3, lost_before: 3, ..Fate::default() });
+    }
+
+    #[test]
+    fn what_is_lost_counts_from_the_moment_of_the_clients_own_host() {
+        let start = Instant::now();
+        let it = moved(start);
+        let sent: Vec<Instant> = (0..20).map(|millis| at(start, millis)).collect();
+        let lost = |host| {
+            let report = StreamReport { sent: sent.clone(), receivers: Vec::new() };
+            let fate = Fate::of(&it, it.applied_by(host), &report);
+            (fate.lost_before, fate.lost_between, fate.lost_after)
+        };
+        assert_eq!((0..3).map(lost).collect::<Vec<_>>(), [(10, 4, 6), (10, 0, 10), (10, 2, 8)]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 /// Shows the moves, with the programs at these paths, and judges them: an error if a datagram was lost or delivered to the old owner
-/// although every host had applied the move when it was sent. Takes about half a second for each move.
+/// although the client's host had applied the move when it was sent. Takes about half a second for each move.
 ///
 /// With [`Options::keep`] the lab then stays up, also after an error, until Ctrl-C ends the process.
 pub fn run(options: Options, vipd: &Path, vipctl: &Path) -> Result<()> {
@@ -77,8 +77,8 @@ fn play(stage: &mut Stage, options: Options) -> Result<()> {
     // What the lab's own queues had no room for says nothing about the forwarder.
     ensure!(
         lost as u64 <= no_room,
-        "{lost} datagrams did not reach the new owner although every host had applied the move, and the lab's cables had no room for \
-         {no_room}"
+        "{lost} datagrams did not reach the new owner although the client's host had applied the move, and the lab's cables had no \
+         room for {no_room}"
     );
     report::print_success(options.moves, no_room);
     Ok(())

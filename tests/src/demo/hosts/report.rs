@@ -120,7 +120,10 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
         "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
         "from", "sent", "to the old", "lost before", "lost until", "lost after"
     );
-    println!("  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}", "", "", "owner", "the claim", "all knew", "all knew");
+    println!(
+        "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
+        "", "", "owner", "the claim", "its host knew", "its host knew"
+    );
     for (index, client) in Client::ALL.into_iter().enumerate() {
         let sum = |part: fn(&super::judge::Fate) -> usize| -> usize {
             all.iter().filter_map(|observed| observed.fates.get(index)).map(part).sum()
@@ -135,9 +138,12 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
             sum(|fate| fate.lost_after)
         );
     }
+    println!(
+        "  {DIM}\"Its host\" is the client's own; those from outside enter at any host, so the last one that knew counts.{DIM:#}"
+    );
 }
 
-/// Datagrams that were lost after every host had applied the move, and doubled ones.
+/// Datagrams that were lost after the client's host had applied the move, and doubled ones.
 pub(super) fn faults(all: &[Observed]) -> (usize, usize) {
     let fates = || all.iter().flat_map(|observed| observed.fates);
     (fates().map(|fate| fate.lost_after).sum(), fates().map(|fate| fate.doubled).sum())
@@ -151,7 +157,7 @@ pub(super) fn print_success(moves: usize, no_room: u64) {
             "  {DIM}The lab's own cables had no room for {no_room} frames: this machine was busy.{DIM:#}"
         );
     }
-    println!("{GOOD}{}, and nothing was lost once every host had applied one.{GOOD:#}", count(moves, "move"));
+    println!("{GOOD}{}, and nothing was lost once a host had applied one.{GOOD:#}", count(moves, "move"));
 }
 
 /// What went wrong, with what helps to see why.

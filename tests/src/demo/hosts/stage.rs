@@ -41,7 +41,7 @@ pub(super) const ELSEWHERE: Placed = member("elsewhere", 3, 203);
 
 /// All guests are of one subnet. XDP delivers to them: they have GRO on.
 const fn member(name: &'static str, host: u8, last: u8) -> Placed {
-    Placed { name, host, subnet: WEB, address: Ipv4Addr::new(192, 168, 7, last), gro: true, checked: true }
+    Placed { gro: true, ..Placed::new(name, host, WEB, [192, 168, 7, last]) }
 }
 
 /// A VIP, by its number from 0.

@@ -53,6 +53,16 @@ pub(super) enum Client {
 impl Client {
     /// All of them.
     pub(super) const ALL: [Self; 3] = [Self::SameHost, Self::OtherHost, Self::Outside];
+
+    /// From when on none of its datagrams may be lost: its host had applied the move. Those from outside enter at whatever host the
+    /// router chooses, so all must have.
+    fn known(self, it: &Move) -> Instant {
+        match self {
+            Self::SameHost => it.applied_by(it.to),
+            Self::OtherHost => it.applied_by(usize::from(ELSEWHERE.host) - 1),
+            Self::Outside => it.applied_everywhere(),
+        }
+    }
 }
 
 /// A move, and what became of each client's datagrams and of each host's frames.
@@ -154,7 +164,12 @@ pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Ob
     done.into_iter()
         .map(|it| {
             let beside = reports.beside.get(it.to).context("a stream of the new owner's host")?;
-            let fates = [beside, &reports.elsewhere, &reports.outside].map(|report| Fate::of(&it, report));
+            let [same, other, outside] = Client::ALL.map(|client| client.known(&it));
+            let fates = [
+                Fate::of(&it, same, beside),
+                Fate::of(&it, other, &reports.elsewhere),
+                Fate::of(&it, outside, &reports.outside),
+            ];
             let to_old = sent.iter().enumerate().map(|(host, sent)| Stale::of(&it, host, sent)).collect();
             Ok(Observed { it, fates, stale: to_old })
         })
