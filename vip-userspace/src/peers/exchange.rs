@@ -297,8 +297,22 @@ impl Exchange {
                 Some(peer) => peer.refused.count(refusal),
                 None => self.unlisted += 1,
             }
+            if refusal == Refusal::Session {
+                self.greet_again(from, now);
+            }
         }
         taken
+    }
+
+    /// Greets a host that is up but speaks in another session than the one known here, or to another one of this host: the last greeting
+    /// of a restart was lost. Else neither would greet until it takes the other for dead.
+    fn greet_again(&mut self, vtep: Ipv4Addr, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&vtep)
+            && peer.is_to_be_greeted_again(now)
+        {
+            let challenge = peer.challenge;
+            self.send(vtep, Body::Hello { challenge, echo: NO_NONCE });
+        }
     }
 
     fn take(

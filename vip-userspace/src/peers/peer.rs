@@ -319,6 +319,7 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
     /// When it was greeted first since it was last up.
     pub(super) greeted: Instant,
+    /// When it is greeted next: by itself while it is not up, and at the earliest if it speaks in an unknown session while it is.
     pub(super) hello_at: Instant,
     hello_wait: Duration,
     pub(super) digest_at: Instant,
@@ -375,6 +376,7 @@ impl Peer {
         self.rests_until = None;
         self.digest_at = now;
         self.ask_at = now;
+        self.hello_at = now;
         self.hello_wait = FIRST_HELLO;
     }
 
@@ -403,6 +405,15 @@ impl Peer {
     pub(super) fn greet(&mut self, now: Instant) {
         self.hello_at = now + self.hello_wait;
         self.hello_wait = (self.hello_wait * 2).min(LAST_HELLO);
+    }
+
+    /// Whether it is greeted although it is up, which it is at most once in [`FIRST_HELLO`]; it counts as greeted then.
+    pub(super) fn is_to_be_greeted_again(&mut self, now: Instant) -> bool {
+        let is_due = self.up && self.hello_at <= now;
+        if is_due {
+            self.hello_at = now + FIRST_HELLO;
+        }
+        is_due
     }
 
     /// Words in these buckets are to be told, beside those that are being told.
