@@ -60,6 +60,14 @@ impl Announcer {
         Some((together, (each * together).max(BETWEEN_TURNS)))
     }
 
+    /// Forgets that some EIPs were announced: neighbours may have heard of them from another host meanwhile. Those that are still here are
+    /// announced again by the next [`Self::set`].
+    pub(super) fn forget_some(&mut self, eips: &BTreeSet<Ipv4Addr>) {
+        self.here.retain(|eip| !eips.contains(eip));
+        self.first.retain(|(_, eip)| !eips.contains(eip));
+        self.repeats.retain(|(_, eip)| !eips.contains(eip));
+    }
+
     /// Forgets what was announced, as when the uplink has another MAC: all that is here is announced again.
     pub(super) fn forget(&mut self) {
         self.here.clear();
@@ -210,6 +218,22 @@ mod tests {
             .collect();
         assert_eq!(others.len(), 10_001, "none is forgotten");
         assert!(announcer.first.is_empty() && announcer.repeats.is_empty());
+    }
+
+    #[test]
+    fn an_eip_that_another_host_announced_meanwhile_is_announced_again_and_no_other() {
+        let start = Instant::now();
+        let mut announcer = Announcer::default();
+        announcer.set(many(2), start);
+        all_due(&mut announcer, start + Duration::from_millis(100));
+        let (one, now) = (*many(1).first().expect("one"), start + Duration::from_millis(150));
+        announcer.forget_some(&many(1));
+        announcer.set(many(2), now);
+        let sent = all_due(&mut announcer, start + Duration::from_secs(9));
+        let times: Vec<Duration> =
+            sent.iter().filter(|(_, eip)| *eip == one).map(|(at, _)| *at - now).collect();
+        assert_eq!(times, [0, 50, 200, 1000].map(Duration::from_millis));
+        assert_eq!(sent.len() - times.len(), 2, "of the other one only repeats");
     }
 
     #[test]

@@ -395,6 +395,17 @@ impl Agent {
         debug_assert!(replaced.is_empty(), "telling changes nothing here");
     }
 
+    /// Has EIPs of VIPs that stay here announced again where another host may have announced them.
+    fn announce_upheld(&mut self) {
+        let upheld = self.peers.as_mut().map(|peers| peers.exchange.take_upheld()).unwrap_or_default();
+        if upheld.is_empty() {
+            return;
+        }
+        let mut slots = BTreeSet::new();
+        self.exchange(|_, words| slots.extend(upheld.into_iter().filter_map(|vip| words.slot_of(vip))));
+        self.announce_again(&slots);
+    }
+
     /// Takes the datagrams that have come.
     pub(super) async fn take_datagrams(&mut self, readable: io::Result<()>) {
         let mut arrived = Vec::new();
@@ -429,6 +440,7 @@ impl Agent {
             }
         });
         self.take_replaced(replaced).await;
+        self.announce_upheld();
         let calls = self.peers.as_mut().map(|peers| peers.exchange.take_calls()).unwrap_or_default();
         for (host, call) in calls {
             self.take_call(&host, call, now).await;

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::Ipv4Addr,
     time::{Duration, Instant},
@@ -91,10 +91,10 @@ struct Learning {
 }
 
 /// What came of a word that was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It is this host's word now.
-    Applied,
+    /// It is this host's word now, instead of this one, if that was of a guest of this host.
+    Applied(Option<Word>),
     /// It need not be told again.
     Settled,
     /// This host's own word is higher: the other has to hear it.
@@ -105,6 +105,32 @@ enum Outcome {
     Parked,
     /// It has to be told again.
     Unheard,
+}
+
+/// Words for a host, as many in a datagram as there is room for.
+struct Datagrams {
+    filled: Vec<Vec<News>>,
+    /// Bytes that the words of a datagram may have, and that are left in the last one.
+    room: usize,
+    left: usize,
+}
+
+impl Datagrams {
+    fn new(sender: &str, receiver: &str) -> Self {
+        Self { filled: Vec::new(), room: room_for_words(sender, receiver), left: 0 }
+    }
+
+    fn add(&mut self, told: News) {
+        let length = length_of(&told);
+        let last = self.filled.last_mut();
+        if let Some(news) = last.filter(|news| news.len() < MOST_WORDS && length <= self.left) {
+            news.push(told);
+        } else {
+            self.filled.push(vec![told]);
+            self.left = self.room;
+        }
+        self.left = self.left.saturating_sub(length);
+    }
 }
 
 /// One host's part in the protocol.
@@ -125,6 +151,8 @@ pub struct Exchange {
     claims: u64,
     /// Calls that came, each with the host that made it.
     calls: Vec<(Id, Call)>,
+    /// VIPs that stay here though another host took itself for the owner's.
+    upheld: BTreeSet<Vip>,
 }
 
 impl fmt::Debug for Exchange {
@@ -151,6 +179,7 @@ impl Exchange {
             outgoing: Vec::new(),
             claims: 0,
             calls: Vec::new(),
+            upheld: BTreeSet::new(),
         }
     }
 
@@ -207,6 +236,12 @@ impl Exchange {
     /// The calls that have come, each with the host that made it. To be asked after every datagram.
     pub fn take_calls(&mut self) -> Vec<(Id, Call)> {
         std::mem::take(&mut self.calls)
+    }
+
+    /// VIPs that guests of this host own, and of which another host has told a lower word of its own: it may have announced itself as
+    /// the owner's host. To be asked after every datagram.
+    pub fn take_upheld(&mut self) -> BTreeSet<Vip> {
+        std::mem::take(&mut self.upheld)
     }
 
     /// Calls a host, if it is up.
@@ -270,10 +305,14 @@ impl Exchange {
         for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
             match self.merge(News { vip, word, claim: 0 }, &sender, false, owners) {
                 Outcome::Raised => raised.push(vip),
-                Outcome::Applied => self.note_applied(&sender),
+                Outcome::Applied(before) => {
+                    self.note_applied(&sender);
+                    self.cede(vip, before, owners);
+                }
                 Outcome::Settled | Outcome::Answered | Outcome::Parked | Outcome::Unheard => {}
             }
         }
+        self.tell_ceded();
         self.spread(&raised, 0, owners, now);
     }
 
@@ -362,6 +401,7 @@ impl Exchange {
                 let differ =
                     (0_u32..).zip(ours.iter().zip(sums.iter())).filter(|(_, (ours, theirs))| ours != theirs);
                 let buckets = differ.fold(0, |buckets, (bucket, _)| buckets | 1 << bucket);
+                peer.agreed |= buckets == 0;
                 if peer.difference.is_to_be_told(buckets, now) {
                     peer.add_bulk(buckets, now);
                 }
@@ -439,7 +479,7 @@ impl Exchange {
             let Some(peer) = self.peers.get_mut(&from) else { return };
             // Only a claim that knew what is known here is later than what waits here, and it is later once.
             if claim != 0
-                && matches!(outcome, Outcome::Applied | Outcome::Settled)
+                && matches!(outcome, Outcome::Applied(_) | Outcome::Settled)
                 && peer.session.as_mut().is_some_and(|session| session.note_claim(vip, claim))
             {
                 owners.overtake(vip);
@@ -449,8 +489,10 @@ impl Exchange {
             }
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match outcome {
-                Outcome::Applied => {
+                Outcome::Applied(before) => {
                     peer.applied += 1;
+                    self.cede(vip, before, owners);
+                    let Some(peer) = self.peers.get_mut(&from) else { return };
                     // What was to be told of it has been overtaken.
                     peer.queue.remove(vip);
                 }
@@ -464,7 +506,36 @@ impl Exchange {
         if let Some(peer) = self.peers.get_mut(&from).filter(|_| acked != 0) {
             peer.acks.push((number, acked));
         }
+        self.tell_ceded();
         self.spread(&raised, 0, owners, now);
+    }
+
+    /// A word of a guest of this host, if there was one, was replaced by another host's. That host may have made its own without knowing
+    /// of this one, whose guest may have been announced meanwhile: it is to hear of it.
+    fn cede(&mut self, vip: Vip, before: Option<Word>, owners: &impl Owners) {
+        let Some(before) = before else { return };
+        let Some(holder) = owners.word(vip).and_then(|word| word.holder) else { return };
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == holder.host)
+            && !peer.knows(vip)
+            && peer.ceded.len() < PARKED
+        {
+            peer.ceded.insert(vip, before);
+        }
+    }
+
+    /// Tells hosts that are up, once, which words they have replaced unknowingly.
+    fn tell_ceded(&mut self) {
+        let mut told = Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.up && !peer.ceded.is_empty()) {
+            let mut datagrams = Datagrams::new(&self.host, &peer.id);
+            for (vip, word) in std::mem::take(&mut peer.ceded) {
+                datagrams.add(News { vip, word, claim: 0 });
+            }
+            told.extend(datagrams.filled.into_iter().map(|news| (peer.vtep, news)));
+        }
+        for (vtep, news) in told {
+            self.send(vtep, Body::News(news));
+        }
     }
 
     /// Takes a word that a host has told. `newest`: no later datagram of that host was taken before.
@@ -474,7 +545,12 @@ impl Exchange {
             let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender) };
             let is_mine = mine.is_held_on(&self.host);
             let new = match word.order().cmp(&mine.order()) {
-                Ordering::Less => return Outcome::Answered,
+                Ordering::Less => {
+                    if is_mine && word.is_held_on(sender) {
+                        self.upheld.insert(vip);
+                    }
+                    return Outcome::Answered;
+                }
                 Ordering::Equal if word == mine => return Outcome::Settled,
                 // One owner's host tells different things one after the other: the last one counts.
                 Ordering::Equal if word.is_held_on(sender) && newest => word.clone(),
@@ -496,7 +572,7 @@ impl Exchange {
             let raised = new != word;
             match owners.replace(vip, &mine, &new) {
                 Replaced::Done if raised => return Outcome::Raised,
-                Replaced::Done => return Outcome::Applied,
+                Replaced::Done => return Outcome::Applied(Some(mine).filter(|_| is_mine)),
                 Replaced::Changed => {}
                 Replaced::Unknown => return self.park(vip, word, sender),
             }
@@ -527,6 +603,7 @@ impl Exchange {
     /// Does what is due.
     pub fn tick(&mut self, owners: &mut impl Owners, now: Instant) {
         self.end_learning(owners, now);
+        self.tell_ceded();
         let vteps: Vec<Ipv4Addr> = self.peers.keys().copied().collect();
         for vtep in vteps {
             self.tend(vtep, owners, now);
@@ -597,35 +674,24 @@ impl Exchange {
     /// Tells a host that is up the words of `urgent` VIPs, and of those that are due, as many as go at once.
     fn tell(&mut self, vtep: Ipv4Addr, urgent: &[Vip], owners: &impl Owners, now: Instant) {
         let Some(peer) = self.peers.get_mut(&vtep).filter(|peer| peer.up) else { return };
-        let room = room_for_words(&self.host, &peer.id);
         let mut urgent = urgent.iter().copied();
-        let mut datagrams: Vec<Vec<News>> = Vec::new();
-        let mut left = 0;
+        let mut datagrams = Datagrams::new(&self.host, &peer.id);
         let rests = peer.rests_until.is_some_and(|until| now < until);
         // All of them are in the queue already: what does not go now goes after the pause.
-        while let Some(vip) = (urgent.next().filter(|_| datagrams.len() < BURST))
-            .or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.len() < BURST))
+        while let Some(vip) = (urgent.next().filter(|_| datagrams.filled.len() < BURST))
+            .or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.filled.len() < BURST))
         {
             let Some(word) = owners.word(vip).filter(|word| *word != Word::default()) else {
                 peer.queue.remove(vip);
                 continue;
             };
-            let told = News { vip, word, claim: peer.queue.claim(vip) };
-            let length = length_of(&told);
-            if let Some(news) = datagrams.last_mut().filter(|news| news.len() < MOST_WORDS && length <= left)
-            {
-                news.push(told);
-            } else {
-                datagrams.push(vec![told]);
-                left = room;
-            }
-            left = left.saturating_sub(length);
+            datagrams.add(News { vip, word, claim: peer.queue.claim(vip) });
             peer.queue.sent(vip, now);
         }
-        if datagrams.len() >= BURST {
+        if datagrams.filled.len() >= BURST {
             peer.rests_until = Some(now + PAUSE);
         }
-        for news in datagrams {
+        for news in datagrams.filled {
             let told =
                 |News { vip, word, claim }: &News| (*vip, Told { print: word.print(*vip), claim: *claim });
             let contents = news.iter().map(told).collect();

@@ -9,7 +9,7 @@ use std::{
 use super::{
     message::{Nonce, Refusal},
     window::Window,
-    word::{BUCKETS, Vip},
+    word::{BUCKETS, Vip, Word},
 };
 use crate::state::Id;
 
@@ -234,9 +234,13 @@ impl Queue {
         self.waiting.get(&vip).map_or(0, |waiting| waiting.claim)
     }
 
+    pub(super) fn contains(&self, vip: Vip) -> bool {
+        self.waiting.contains_key(&vip)
+    }
+
     /// A VIP is to be told, if it is not on its way already.
     pub(super) fn push_unless_there(&mut self, vip: Vip, now: Instant) {
-        if !self.waiting.contains_key(&vip) {
+        if !self.contains(vip) {
             self.push(vip, 0, now);
         }
     }
@@ -330,6 +334,10 @@ pub(super) struct Peer {
     pub(super) rests_until: Option<Instant>,
     pub(super) bulk: Option<Bulk>,
     pub(super) difference: Difference,
+    /// Whether the words were the same since it is up: of what was told since, the queue knows what it has not heard.
+    pub(super) agreed: bool,
+    /// What guests of this host owned until words of the other replaced it, which it made maybe without knowing of these.
+    pub(super) ceded: BTreeMap<Vip, Word>,
     pub(super) acks: Vec<(u64, u32)>,
     /// Whether it has told this host everything, at its start.
     pub(super) answered: bool,
@@ -360,6 +368,8 @@ impl Peer {
             rests_until: None,
             bulk: None,
             difference: Difference::default(),
+            agreed: false,
+            ceded: BTreeMap::new(),
             acks: Vec::new(),
             answered: false,
             ask_at: now,
@@ -394,11 +404,17 @@ impl Peer {
         self.queue.clear();
         self.bulk = None;
         self.difference = Difference::default();
+        self.agreed = false;
         if let Some(session) = &mut self.session
             && session.sync == Answer::Begun
         {
             session.sync = Answer::None;
         }
+    }
+
+    /// Whether it surely knows the word that this host has of a VIP.
+    pub(super) fn knows(&self, vip: Vip) -> bool {
+        self.up && self.agreed && !self.queue.contains(vip)
     }
 
     /// A greeting goes out.
