@@ -306,8 +306,8 @@ impl Exchange {
             match self.merge(News { vip, word, claim: 0 }, &sender, false, owners) {
                 Outcome::Raised => raised.push(vip),
                 Outcome::Applied(before) => {
-                    self.note_applied(&sender);
                     self.cede(vip, before, owners);
+                    self.note_applied(vip, &sender);
                 }
                 Outcome::Settled | Outcome::Answered | Outcome::Parked | Outcome::Unheard => {}
             }
@@ -316,9 +316,11 @@ impl Exchange {
         self.spread(&raised, 0, owners, now);
     }
 
-    fn note_applied(&mut self, sender: &Id) {
-        if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == *sender) {
-            peer.applied += 1;
+    /// A word of another host counts here now: what waits to be told of the VIP is that word, and no claim of a guest here is the reason.
+    fn note_applied(&mut self, vip: Vip, sender: &Id) {
+        for peer in self.peers.values_mut() {
+            peer.queue.forget_claim(vip);
+            peer.applied += u64::from(peer.id == *sender);
         }
     }
 
@@ -490,8 +492,8 @@ impl Exchange {
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match outcome {
                 Outcome::Applied(before) => {
-                    peer.applied += 1;
                     self.cede(vip, before, owners);
+                    self.note_applied(vip, &sender);
                     let Some(peer) = self.peers.get_mut(&from) else { return };
                     // What was to be told of it has been overtaken.
                     peer.queue.remove(vip);

@@ -229,6 +229,13 @@ impl Queue {
         self.put(vip, Waiting { due: now, repeat: None, claim });
     }
 
+    /// No claim is the reason to tell of a VIP any more.
+    pub(super) fn forget_claim(&mut self, vip: Vip) {
+        if let Some(waiting) = self.waiting.get_mut(&vip) {
+            waiting.claim = 0;
+        }
+    }
+
     /// Number of the claim that is the reason to tell of a VIP; 0: none is.
     pub(super) fn claim(&self, vip: Vip) -> u64 {
         self.waiting.get(&vip).map_or(0, |waiting| waiting.claim)
