@@ -47,6 +47,10 @@ const BULK_WAITING: usize = 1024;
 /// Words about VIPs and ports that the state does not know which are kept for when it does.
 const PARKED: usize = 4096;
 
+/// How long they are kept: as long as any host that is up knows one, comparing tells it again more often. One that nobody knows any more may
+/// be of a VIP's former life.
+const PARKED_FOR: Duration = Duration::from_secs(120);
+
 /// Draws random numbers.
 type Random = Box<dyn FnMut() -> Nonce + Send>;
 
@@ -88,6 +92,15 @@ struct Learning {
     is_reachable: bool,
     /// VIPs that guests of this host have claimed, with the highest epoch that the others told of.
     held: BTreeMap<Vip, u64>,
+}
+
+/// A word about what the state does not know.
+#[derive(Clone, Debug)]
+struct Parked {
+    word: Word,
+    /// The host that told it last, and when.
+    sender: Id,
+    at: Instant,
 }
 
 /// What came of a word that was told.
@@ -141,8 +154,8 @@ pub struct Exchange {
     key: Key,
     random: Random,
     peers: BTreeMap<Ipv4Addr, Peer>,
-    /// Words for later, each with the host that told it.
-    parked: BTreeMap<Vip, (Word, Id)>,
+    /// Words for later.
+    parked: BTreeMap<Vip, Parked>,
     /// `None`: it is over.
     learning: Option<Learning>,
     unlisted: u64,
@@ -302,8 +315,9 @@ impl Exchange {
     /// The state is another: what was put aside may be understood now.
     pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
         let mut raised = Vec::new();
-        for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
-            match self.merge(News { vip, word, claim: 0 }, &sender, false, owners) {
+        self.forget_parked(now);
+        for (vip, Parked { word, sender, at }) in std::mem::take(&mut self.parked) {
+            match self.merge(News { vip, word, claim: 0 }, &sender, false, owners, at) {
                 Outcome::Raised => raised.push(vip),
                 Outcome::Applied(before) => {
                     self.cede(vip, before, owners);
@@ -477,7 +491,7 @@ impl Exchange {
         let (mut acked, mut raised) = (0_u32, Vec::new());
         for (place, news) in news.into_iter().enumerate() {
             let News { vip, claim, .. } = news;
-            let outcome = self.merge(news, &sender, newest, owners);
+            let outcome = self.merge(news, &sender, newest, owners, now);
             let Some(peer) = self.peers.get_mut(&from) else { return };
             // Only a claim that knew what is known here is later than what waits here, and it is later once.
             if claim != 0
@@ -540,11 +554,18 @@ impl Exchange {
         }
     }
 
-    /// Takes a word that a host has told. `newest`: no later datagram of that host was taken before.
-    fn merge(&mut self, news: News, sender: &Id, newest: bool, owners: &mut impl Owners) -> Outcome {
+    /// Takes a word that a host has told at a moment. `newest`: no later datagram of that host was taken before.
+    fn merge(
+        &mut self,
+        news: News,
+        sender: &Id,
+        newest: bool,
+        owners: &mut impl Owners,
+        at: Instant,
+    ) -> Outcome {
         let News { vip, word, claim } = news;
         loop {
-            let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender) };
+            let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender, at) };
             let is_mine = mine.is_held_on(&self.host);
             let new = match word.order().cmp(&mine.order()) {
                 Ordering::Less => {
@@ -576,27 +597,32 @@ impl Exchange {
                 Replaced::Done if raised => return Outcome::Raised,
                 Replaced::Done => return Outcome::Applied(Some(mine).filter(|_| is_mine)),
                 Replaced::Changed => {}
-                Replaced::Unknown => return self.park(vip, word, sender),
+                Replaced::Unknown => return self.park(vip, word, sender, at),
             }
         }
     }
 
     /// Keeps a word for later, if there is room.
-    fn park(&mut self, vip: Vip, word: Word, sender: &Id) -> Outcome {
+    fn park(&mut self, vip: Vip, word: Word, sender: &Id, at: Instant) -> Outcome {
         match self.parked.get(&vip) {
-            Some((parked, _)) if parked.order() > word.order() => {}
+            Some(parked) if parked.word.order() > word.order() => {}
             None if self.parked.len() >= PARKED => return Outcome::Unheard,
             Some(_) | None => {
-                self.parked.insert(vip, (word, sender.clone()));
+                self.parked.insert(vip, Parked { word, sender: sender.clone(), at });
             }
         }
         Outcome::Parked
     }
 
+    /// Forgets what was put aside long ago.
+    fn forget_parked(&mut self, now: Instant) {
+        self.parked.retain(|_, parked| now < parked.at + PARKED_FOR);
+    }
+
     /// Forgets what was put aside about a VIP, unless it is higher than the word of now.
     fn unpark(&mut self, vip: Vip, owners: &impl Owners) {
-        if let Some((parked, _)) = self.parked.get(&vip)
-            && owners.word(vip).is_some_and(|word| parked.order() <= word.order())
+        if let Some(parked) = self.parked.get(&vip)
+            && owners.word(vip).is_some_and(|word| parked.word.order() <= word.order())
         {
             self.parked.remove(&vip);
         }
@@ -628,6 +654,7 @@ impl Exchange {
         if peer.digest_at <= now {
             peer.digest_at = now + COMPARE;
             self.send(vtep, Body::Digest(Box::new(owners.sums())));
+            self.forget_parked(now);
         }
         let learns = self.learning.is_some();
         let Some(peer) = self.peers.get_mut(&vtep) else { return };
