@@ -180,7 +180,7 @@ impl Agent {
             return false;
         }
         // An answer may be among what was lost.
-        self.notice_lost_events();
+        self.forget_cases_of_lost_events();
         let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
         self.replace_silent(slot, word, member)
     }
@@ -200,7 +200,7 @@ impl Agent {
         if entry.word.epoch() != epoch || self.contents.port_here(entry.word.port()).is_none() {
             return false;
         }
-        self.notice_lost_events();
+        self.forget_cases_of_lost_events();
         let verdict = self.silent.member_uses(slot, entry.word, now);
         self.ask_silent_owners(now);
         verdict == Use::TakesOver(entry.word)
@@ -343,16 +343,23 @@ impl Agent {
         PacketSocket::open(bridge.ifindex)?.send(&frame)
     }
 
-    /// Tells whether events were lost since the last look. Open questions are forgotten then.
-    pub(super) fn notice_lost_events(&mut self) -> bool {
-        let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) else { return false };
-        if lost == self.lost {
-            return false;
+    /// Forgets questions whose answers may be among the events that were lost. That the owners are to be read anew is left to the regular
+    /// look, which has not seen the loss then.
+    fn forget_cases_of_lost_events(&mut self) {
+        if let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) {
+            self.silent.events_lost(lost);
         }
-        tracing::warn!("{} events were lost; reads the owners anew", lost.wrapping_sub(self.lost));
-        self.lost = lost;
-        self.silent.forget();
-        true
+    }
+
+    /// Tells whether events were lost since the last regular look. Open questions are forgotten then.
+    fn notice_lost_events(&mut self) -> bool {
+        let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) else { return false };
+        self.silent.events_lost(lost);
+        let before = std::mem::replace(&mut self.lost, lost);
+        if lost != before {
+            tracing::warn!("{} events were lost; reads the owners anew", lost.wrapping_sub(before));
+        }
+        lost != before
     }
 
     /// The regular look: what the events should have told. Of many VIPs it takes a part each time, and all when events were lost.
