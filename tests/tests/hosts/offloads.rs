@@ -26,20 +26,17 @@ fn tagged(frame: &[u8]) -> Vec<u8> {
 
 /// Counts what an interface gets with that tag.
 fn count_tags(netns: &Netns, interface: &str) -> Result<()> {
-    for command in [
-        "add table netdev tags",
-        &format!("add chain netdev tags in {{ type filter hook ingress device {interface} priority 0 ; }}"),
-        "add rule netdev tags in vlan pcp 5 counter",
-    ] {
-        let words: Vec<&str> = ["nft"].into_iter().chain(command.split_whitespace()).collect();
-        netns.check(&words)?;
-    }
+    netns.nft("add table netdev tags")?;
+    netns.nft(&format!(
+        "add chain netdev tags in {{ type filter hook ingress device {interface} priority 0 ; }}"
+    ))?;
+    netns.nft("add rule netdev tags in vlan pcp 5 counter")?;
     Ok(())
 }
 
 /// How many there were.
 fn tags(netns: &Netns) -> Result<u64> {
-    let shown = netns.check(&["nft", "list", "table", "netdev", "tags"])?;
+    let shown = netns.nft("list table netdev tags")?;
     let count = shown.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
     count.and_then(|count| count.parse().ok()).with_context(|| format!("no counter in {shown}"))
 }
