@@ -4,6 +4,7 @@
 mod connection;
 mod eip;
 mod far_end;
+mod firewall;
 mod flows;
 mod kill;
 mod learning;
