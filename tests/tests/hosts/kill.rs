@@ -11,10 +11,13 @@ use vip_lab::{
     underlay::CLIENT,
 };
 
-use crate::stage::{
-    Connection, OTHER_PORT, SOON, add_vip, begin_with_fresh_tables, claim, claim_at_once, each, ensure_pings,
-    epoch, finish_whole, is_between, owner_field, restart, stream, stream_to, take, wait_for_more,
-    wait_for_ping, watch,
+use crate::{
+    connection::Connection,
+    stage::{
+        OTHER_PORT, SOON, add_vip, begin_with_fresh_tables, claim, claim_at_once, each, ensure_pings, epoch,
+        finish_whole, is_between, owner_field, restart, stream, stream_to, take, wait_for_more,
+        wait_for_ping, watch,
+    },
 };
 
 /// Datagrams that an owner gets before the next thing happens.
@@ -57,7 +60,7 @@ fn connections_from_outside_go_on_while_every_vipd_is_killed_and_returns(
 ) -> Result<()> {
     take(cluster, "first")?;
     let cable = watch(cluster, 1)?;
-    let mut connection = Connection::open(cluster, cluster.client(), EIP, "first")?;
+    let mut connection = Connection::open(cluster, cluster.client(), EIP, &["first"])?;
     let mut goes_on = |after: &str| -> Result<()> {
         cable.clear();
         for _ in 0..WORDS {

@@ -15,26 +15,15 @@ use vip_lab::{
     underlay::{CLIENT, UnderlayConfig},
 };
 
-use crate::stage::{PORT, SOON, claim_at_once, is_between, stream, take, tunnelled, wait_for_more, watch};
+use crate::{
+    connection::{Connection, SERVICE, watch_service},
+    stage::{PORT, SOON, claim_at_once, is_between, stream, take, tunnelled, wait_for_more, watch},
+};
 
 /// A real server on a host without director, and one beside the second director.
 const REAL: [Placed; 2] = [
-    Placed {
-        name: "real",
-        host: 3,
-        subnet: WEB,
-        address: std::net::Ipv4Addr::new(192, 168, 7, 251),
-        gro: false,
-        checked: true,
-    },
-    Placed {
-        name: "real2",
-        host: 2,
-        subnet: WEB,
-        address: std::net::Ipv4Addr::new(192, 168, 7, 252),
-        gro: true,
-        checked: true,
-    },
+    Placed::new("real", 3, WEB, [192, 168, 7, 251]),
+    Placed { gro: true, ..Placed::new("real2", 2, WEB, [192, 168, 7, 252]) },
 ];
 
 const EVERYBODY: [&str; 4] = ["first", "second", "real", "real2"];
@@ -61,23 +50,20 @@ impl Director {
         }
         match self {
             Self::Nftables => {
-                nft(netns, "add table netdev lvs")?;
-                nft(netns, "add chain netdev lvs in { type filter hook ingress device eth0 priority 0 ; }")?;
+                netns.nft("add table netdev lvs")?;
+                netns.nft("add chain netdev lvs in { type filter hook ingress device eth0 priority 0 ; }")?;
                 for protocol in ["tcp", "udp"] {
                     for (real, bits) in REAL.iter().zip([0, 2]) {
                         let (from, to) = (guest.mac(), real.mac());
-                        nft(
-                            netns,
-                            &format!(
-                                "add rule netdev lvs in ip daddr {VIP} {protocol} sport & 2 == {bits} \
-                                 ether saddr set {from} ether daddr set {to} fwd to eth0"
-                            ),
-                        )?;
+                        netns.nft(&format!(
+                            "add rule netdev lvs in ip daddr {VIP} {protocol} sport & 2 == {bits} \
+                             ether saddr set {from} ether daddr set {to} fwd to eth0"
+                        ))?;
                     }
                 }
             }
             Self::Ipvs => {
-                for (kind, port) in [("-t", 80), ("-u", PORT)] {
+                for (kind, port) in [("-t", 80), ("-t", SERVICE), ("-u", PORT)] {
                     let service = format!("{VIP}:{port}");
                     netns.check(&["ipvsadm", "-A", kind, &service, "-s", "sh"])?;
                     for real in REAL {
@@ -91,12 +77,6 @@ impl Director {
         }
         Ok(())
     }
-}
-
-fn nft(netns: &Netns, command: &str) -> Result<()> {
-    let words: Vec<&str> = ["nft"].into_iter().chain(command.split_whitespace()).collect();
-    netns.check(&words)?;
-    Ok(())
 }
 
 /// A real server as LVS' howto has it: the VIP on `lo`, and not a word about it by ARP.
@@ -212,6 +192,36 @@ fn fail_over(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// A connection to a real server goes on when the other director gets the VIP, which hands it on to the same server, and when the first
+/// one has it back.
+fn connections_go_on(stage: &Stage) -> Result<()> {
+    let cluster = &stage.cluster;
+    let directors = ["first", "second"];
+    for (from, to) in [(cluster.client(), EIP), (cluster.guest("third")?.netns(), VIP)] {
+        let mut connection = Connection::open(cluster, from, to, &REAL.map(|real| real.name))?;
+        connection.ensure_alive()?;
+        for director in directors.iter().rev() {
+            claim_at_once(cluster.guest(director)?)?;
+            cluster.wait_for_owner(VIP_ID, director, SOON)?;
+            let came = directors
+                .map(|name| Ok::<_, anyhow::Error>((name, watch_service(cluster.guest(name)?)?)))
+                .into_iter()
+                .collect::<Result<Vec<_>>>()?;
+            for _ in 0..10 {
+                connection.ensure_alive().with_context(|| format!("to {to} by {director}"))?;
+            }
+            for (name, came) in came {
+                let segments = came.count(|_| true)?;
+                ensure!(
+                    (segments > 0) == (name == *director),
+                    "{director} has the VIP, and {name} got {segments} segments to {to}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn real_servers_on_other_hosts_answer_straight_out_as_the_eip() {
     Lab::run(|lab| {
@@ -246,6 +256,11 @@ fn a_director_that_fails_over_in_the_middle_of_a_stream_makes_no_loop() {
 }
 
 #[test]
+fn a_connection_goes_on_when_the_director_fails_over_to_another_host() {
+    Lab::run(|lab| connections_go_on(&Stage::start(lab, Director::Nftables, UnderlayConfig::default())?));
+}
+
+#[test]
 fn ipvs_directs_to_real_servers_on_other_hosts_and_fails_over() {
     Lab::run(|lab| {
         if !has_ipvs(lab)? {
@@ -255,6 +270,7 @@ fn ipvs_directs_to_real_servers_on_other_hosts_and_fails_over() {
         }
         let stage = Stage::start(lab, Director::Ipvs, UnderlayConfig::default())?;
         replies_leave_by_the_servers_hosts(&stage)?;
+        connections_go_on(&stage)?;
         fail_over(&stage)
     });
 }

@@ -1,9 +1,10 @@
 //! Several hosts: what travels between them, who owns a VIP on all of them, and what happens when one of them is gone.
 #![cfg(feature = "kernel")]
 
+mod connection;
 mod eip;
-
 mod far_end;
+mod firewall;
 mod flows;
 mod kill;
 mod learning;

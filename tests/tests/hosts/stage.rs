@@ -1,13 +1,12 @@
 //! What the labs of several hosts have in common.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     ops::Deref,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vip_lab::{
     Announcement, Cluster, Guest, IperfOptions, IperfServer, Mac, Netns, RawSender,
@@ -191,55 +190,6 @@ pub(crate) fn ensure_carries_tcp(from: &Guest, to: &Guest, address: Ipv4Addr, re
     let report = from.netns().iperf(options)?;
     ensure!(report.bits_per_second > 0.0, "{} to {} at {address}: nothing came", from.name(), to.name());
     server.stop()
-}
-
-/// Where guests listen for connections.
-const SERVICE: u16 = 7000;
-
-/// A TCP connection and the server's end of it.
-pub(crate) struct Connection {
-    pub(crate) client: TcpStream,
-    pub(crate) server: TcpStream,
-}
-
-impl Connection {
-    /// From a namespace to an address that leads to a guest.
-    pub(crate) fn open(cluster: &Cluster, from: &Netns, to: Ipv4Addr, server: &str) -> Result<Self> {
-        let listener = cluster
-            .guest(server)?
-            .netns()
-            .exec(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, SERVICE))?))?;
-        let client = from.exec(|| Ok(TcpStream::connect_timeout(&SocketAddr::from((to, SERVICE)), SOON)?))?;
-        let (server, _) = listener.accept().context("nobody connected")?;
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(SOON))?;
-            end.set_write_timeout(Some(SOON))?;
-            end.set_nodelay(true)?;
-        }
-        Ok(Self { client, server })
-    }
-
-    /// Fails unless a word and its echo pass.
-    pub(crate) fn ensure_alive(&mut self) -> Result<()> {
-        let mut word = [0; 5];
-        self.client.write_all(b"hello")?;
-        self.server.read_exact(&mut word).context("the word did not arrive")?;
-        self.server.write_all(&word)?;
-        self.client.read_exact(&mut word).context("the echo did not arrive")?;
-        ensure!(&word == b"hello", "the echo is {word:?}");
-        Ok(())
-    }
-
-    /// Fails unless the client is told that its connection is gone.
-    pub(crate) fn ensure_reset(&mut self) -> Result<()> {
-        self.client.write_all(b"are you there?")?;
-        let mut word = [0; 5];
-        match self.client.read(&mut word) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
-            Err(error) => bail!("the connection hangs: {error}"),
-            Ok(length) => bail!("{length} bytes came from somebody who has no such connection"),
-        }
-    }
 }
 
 /// A running stream, and the lab's own queues, some of which are on its way.
