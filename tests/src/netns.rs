@@ -120,7 +120,16 @@ impl Netns {
 
     /// Runs `ip WORDS` in the namespace, e.g. `ip("address add 192.0.2.1/24 dev eth0")`, and gives its output.
     pub fn ip(&self, words: &str) -> Result<String> {
-        let arguments: Vec<&str> = ["ip"].into_iter().chain(words.split_whitespace()).collect();
+        self.check_words("ip", words)
+    }
+
+    /// Runs `nft WORDS` in the namespace, e.g. `nft("add table ip lab")`, and gives its output.
+    pub fn nft(&self, words: &str) -> Result<String> {
+        self.check_words("nft", words)
+    }
+
+    fn check_words(&self, program: &str, words: &str) -> Result<String> {
+        let arguments: Vec<&str> = [program].into_iter().chain(words.split_whitespace()).collect();
         self.check(&arguments)
     }
 

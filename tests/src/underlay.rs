@@ -25,7 +25,7 @@ const PREFIX: u8 = 24;
 const BRIDGE: &str = "br0";
 
 /// The router's end of the segment's cable to it, and that cable's port of the bridge.
-const ROUTER_PORT: &str = "router";
+pub(crate) const ROUTER_PORT: &str = "router";
 
 /// MTU of an underlay on which guests can have 1500: VXLAN takes 50 bytes (RFC 7348 section 5: Ethernet of the guest, VXLAN, UDP, IPv4).
 pub const ROOMY: u32 = 1550;
@@ -178,31 +178,25 @@ impl Underlay {
             Cut::Hosts => String::new(),
             Cut::Peers(number) => format!("ip protocol udp udp dport {number} "),
         };
-        self.nft("add table bridge lab")?;
-        self.nft("add chain bridge lab forward { type filter hook forward priority 0; }")?;
+        self.segment.nft("add table bridge lab")?;
+        self.segment.nft("add chain bridge lab forward { type filter hook forward priority 0; }")?;
         for (here, there) in [("iifname", "oifname"), ("oifname", "iifname")] {
             let rule = format!("{here} {port} {there} != {ROUTER_PORT} {matching}counter drop");
-            self.nft(&format!("add rule bridge lab forward {rule}"))?;
+            self.segment.nft(&format!("add rule bridge lab forward {rule}"))?;
         }
         Ok(())
     }
 
     /// Takes back all that [`Underlay::cut`] has cut.
     pub fn heal(&self) -> Result<()> {
-        self.nft("add table bridge lab")?;
-        self.nft("delete table bridge lab")?;
+        self.segment.nft("add table bridge lab")?;
+        self.segment.nft("delete table bridge lab")?;
         let shown = self.segment.ip(&format!("-json link show master {BRIDGE}"))?;
         let shown: serde_json::Value = serde_json::from_str(&shown).context("ip wrote no JSON")?;
         let ports = shown.as_array().into_iter().flatten();
         for port in ports.filter_map(|port| port.get("ifname")?.as_str()) {
             self.segment.ip(&format!("link set dev {port} up"))?;
         }
-        Ok(())
-    }
-
-    fn nft(&self, command: &str) -> Result<()> {
-        let words: Vec<&str> = ["nft"].into_iter().chain(command.split_whitespace()).collect();
-        self.segment.check(&words)?;
         Ok(())
     }
 }

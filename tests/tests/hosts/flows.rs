@@ -1,66 +1,18 @@
 //! Connections at the moment of a move: they end by a reset or go on, and never hang.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{Read as _, Write as _},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
-    Cluster, ClusterConfig, Lab, Netns,
+    Cluster, ClusterConfig, Lab,
     cluster::VIP_ID,
     scene::{EIP, VIP},
 };
 
-use crate::stage::{SOON, claim, each, ensure_serves, take};
-
-const SERVICE: u16 = 7000;
-
-/// A connection and the server's end of it.
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Connection {
-    fn open(cluster: &Cluster, from: &Netns, to: Ipv4Addr, server: &str) -> Result<Self> {
-        let listener = cluster
-            .guest(server)?
-            .netns()
-            .exec(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, SERVICE))?))?;
-        let client = from.exec(|| Ok(TcpStream::connect_timeout(&SocketAddr::from((to, SERVICE)), SOON)?))?;
-        let (server, _) = listener.accept().context("nobody connected")?;
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(SOON))?;
-            end.set_write_timeout(Some(SOON))?;
-            end.set_nodelay(true)?;
-        }
-        Ok(Self { client, server })
-    }
-
-    /// Fails unless a word and its echo pass.
-    fn ensure_alive(&mut self) -> Result<()> {
-        let mut word = [0; 5];
-        self.client.write_all(b"hello")?;
-        self.server.read_exact(&mut word).context("the word did not arrive")?;
-        self.server.write_all(&word)?;
-        self.client.read_exact(&mut word).context("the echo did not arrive")?;
-        ensure!(&word == b"hello", "the echo is {word:?}");
-        Ok(())
-    }
-
-    /// Fails unless the client is told that its connection is gone.
-    fn ensure_reset(&mut self) -> Result<()> {
-        self.client.write_all(b"are you there?")?;
-        let mut word = [0; 5];
-        match self.client.read(&mut word) {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
-            Err(error) => bail!("the connection hangs: {error}"),
-            Ok(length) => bail!("{length} bytes came from somebody who has no such connection"),
-        }
-    }
-}
+use crate::stage::{Connection, SOON, claim, each, ensure_serves, take};
 
 #[test]
 fn connections_end_by_a_reset_or_go_on_when_the_vip_moves() {

@@ -14,7 +14,6 @@ use vip_lab::{
     keepalived::{Keepalived, KeepalivedConfig, State},
     poll_until,
     scene::{EIP, PREFIX, VIP},
-    stream::UdpStream,
 };
 
 use crate::stage::{
@@ -32,7 +31,7 @@ const BETWEEN: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(3);
 
 /// Streams to both members, from inside and from outside.
-fn streams(cluster: &Cluster) -> Result<[UdpStream; 2]> {
+fn streams(cluster: &Cluster) -> Result<[crate::stage::Stream; 2]> {
     let members = ["first", "second"];
     Ok([
         stream(cluster, cluster.guest("third")?.netns(), VIP, &members)?,
@@ -41,7 +40,7 @@ fn streams(cluster: &Cluster) -> Result<[UdpStream; 2]> {
 }
 
 /// What is sent from now on goes to one owner, and nothing moves any more.
-fn ensure_settled(cluster: &Cluster, streams: [UdpStream; 2], owner: &str) -> Result<()> {
+fn ensure_settled(cluster: &Cluster, streams: [crate::stage::Stream; 2], owner: &str) -> Result<()> {
     let (known, vip) = (Instant::now(), cluster.vipd(1)?.vip(VIP_ID)?);
     for stream in &streams {
         wait_for_more(stream, cluster.guest(owner)?, 2000)?;

@@ -14,6 +14,7 @@ use std::{path::Path, thread};
 use anyhow::{Result, ensure};
 
 use self::{
+    report::Faults,
     stage::Stage,
     watch::{Observed, ROUND},
 };
@@ -72,15 +73,19 @@ fn play(stage: &mut Stage, options: Options) -> Result<()> {
     }
     let no_room = no_room(stage)?.saturating_sub(before);
     report::print_results(options.hosts, &all);
-    let (lost, doubled) = report::faults(&all);
+    let Faults { lost, astray, doubled } = Faults::of(&all);
     ensure!(doubled == 0, "{doubled} datagrams arrived twice");
+    ensure!(
+        astray == 0,
+        "{astray} datagrams were delivered to the old owner although the client's host had applied the move"
+    );
     // What the lab's own queues had no room for says nothing about the forwarder.
     ensure!(
         lost as u64 <= no_room,
         "{lost} datagrams did not reach the new owner although the client's host had applied the move, and the lab's cables had no \
          room for {no_room}"
     );
-    report::print_success(options.moves, no_room);
+    report::print_success(options.moves, lost, no_room);
     Ok(())
 }
 
