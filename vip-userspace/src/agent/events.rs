@@ -93,7 +93,10 @@ impl Agent {
                 }
                 Some(EventKind::Refused) => self.log_refusal(event, now),
                 Some(EventKind::MemberUses) => {
-                    if self.take_use(event, now) {
+                    // The programs tell of uses and adverts now and then, and of both by turns that whichever comes first takes: a rival
+                    // that also uses the VIP may never be told of as one.
+                    let is_judged = self.judge_masters(event.slot);
+                    if self.take_use(event, now) || is_judged {
                         moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
