@@ -9,6 +9,7 @@ mod flows;
 mod kill;
 mod learning;
 mod lvs_dr;
+mod masters;
 mod members;
 mod moves;
 mod mtu;
