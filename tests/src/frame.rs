@@ -96,19 +96,38 @@ impl Arp {
     }
 }
 
-/// A VRRP version 2 advertisement (RFC 3768 section 5.1) of one address, without authentication, to 224.0.0.18; its own
-/// checksum stays empty.
+/// What a VRRP version 2 advertisement says (RFC 3768 section 5.1) of one address, without authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advert {
+    /// VRID.
+    pub vrid: u8,
+    /// Priority: 1 to 255; 0: the sender resigns.
+    pub priority: u8,
+    /// Seconds from one to the next.
+    pub interval: u8,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+impl Advert {
+    /// It in a frame to 224.0.0.18, from an address; its own checksum stays empty.
+    pub fn frame(&self, source: Mac, from: Ipv4Addr, ttl: u8) -> Result<Vec<u8>> {
+        const GROUP: [u8; 4] = [224, 0, 0, 18];
+        const GROUP_MAC: [u8; 6] = [0x01, 0x00, 0x5e, 0, 0, 18];
+        let Self { vrid, priority, interval, address } = *self;
+        // Version 2 and type 1; VRID; priority; one address; no authentication; interval; checksum.
+        let header = [0x21, vrid, priority, 1, 0, interval, 0, 0];
+        let payload = [header.as_slice(), &address.octets(), &[0; 8]].concat();
+        let builder = PacketBuilder::ethernet2(source.0, GROUP_MAC).ipv4(from.octets(), GROUP, ttl);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, IpNumber::VRRP, &payload).context("cannot build a frame")?;
+        Ok(frame)
+    }
+}
+
+/// An [`Advert`] of priority 200 each second, as a frame.
 pub fn vrrp(source: Mac, from: Ipv4Addr, vrid: u8, address: Ipv4Addr, ttl: u8) -> Result<Vec<u8>> {
-    const GROUP: [u8; 4] = [224, 0, 0, 18];
-    const GROUP_MAC: [u8; 6] = [0x01, 0x00, 0x5e, 0, 0, 18];
-    const PRIORITY: u8 = 200;
-    // Version 2 and type 1; VRID; priority; one address; no authentication; one second; checksum.
-    let header = [0x21, vrid, PRIORITY, 1, 0, 1, 0, 0];
-    let payload = [header.as_slice(), &address.octets(), &[0; 8]].concat();
-    let builder = PacketBuilder::ethernet2(source.0, GROUP_MAC).ipv4(from.octets(), GROUP, ttl);
-    let mut frame = Vec::new();
-    builder.write(&mut frame, IpNumber::VRRP, &payload).context("cannot build a frame")?;
-    Ok(frame)
+    Advert { vrid, priority: 200, interval: 1, address }.frame(source, from, ttl)
 }
 
 /// A UDP datagram in an Ethernet frame, with complete checksums; TTL 64.

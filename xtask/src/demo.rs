@@ -8,6 +8,9 @@ use crate::packages::{self, Task};
 use crate::preflight;
 use crate::workspace::Workspace;
 
+/// Datagrams a second of each client, with several hosts.
+const RATE: u32 = 10_000;
+
 /// What to show.
 #[derive(Args)]
 pub(crate) struct Demo {
@@ -39,6 +42,6 @@ pub(crate) fn run(workspace: &Workspace, demo: &Demo) -> Result<()> {
     if hosts == 1 {
         return vip_lab::demo::run(keep, &built.vipd, &built.vipctl);
     }
-    let options = vip_lab::demo::hosts::Options { hosts, moves, keep };
+    let options = vip_lab::demo::hosts::Options { hosts, moves, rate: RATE, keep };
     vip_lab::demo::hosts::run(options, &built.vipd, &built.vipctl)
 }

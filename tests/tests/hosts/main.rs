@@ -2,6 +2,7 @@
 #![cfg(feature = "kernel")]
 
 mod connection;
+mod demo;
 mod eip;
 mod far_end;
 mod firewall;
@@ -9,6 +10,7 @@ mod flows;
 mod kill;
 mod learning;
 mod lvs_dr;
+mod masters;
 mod members;
 mod moves;
 mod mtu;

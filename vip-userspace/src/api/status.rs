@@ -298,7 +298,7 @@ pub struct PeersStatus {
     /// The UDP port.
     pub port: u16,
     /// Whether this host has new tables and has not heard yet what the others know, so that owners are not learned from ordinary
-    /// traffic: 3 s at most.
+    /// traffic: 3 s at most from when the VTEP is there, for which it waits 30 s.
     pub learning: bool,
     /// All other hosts of the state.
     pub hosts: Vec<PeerStatus>,

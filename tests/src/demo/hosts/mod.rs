@@ -27,6 +27,8 @@ pub struct Options {
     pub hosts: u8,
     /// How often a VIP moves.
     pub moves: usize,
+    /// Datagrams a second of each client.
+    pub rate: u32,
     /// Whether the lab stays up afterwards.
     pub keep: bool,
 }
@@ -37,11 +39,11 @@ pub struct Options {
 /// With [`Options::keep`] the lab then stays up, also after an error, until Ctrl-C ends the process.
 pub fn run(options: Options, vipd: &Path, vipctl: &Path) -> Result<()> {
     ensure!(options.hosts >= 3, "the members are on two hosts and a client is on a third one");
-    ensure!(options.moves > 0, "nothing is shown without a move");
+    ensure!(options.moves > 0 && options.rate > 0, "nothing is shown without moves and datagrams");
     interrupt::remove_labs_on_signal();
     let binaries = Binaries { vipd: vipd.to_owned(), vipctl: vipctl.to_owned() };
     let lab = Lab::new()?;
-    report::print_title(options.hosts, options.moves);
+    report::print_title(options);
     report::print_progress("builds the lab, and starts a vipd on each host");
     let mut stage = Stage::build(&lab, &binaries, options.hosts)?;
     let outcome = play(&mut stage, options);
@@ -68,11 +70,11 @@ fn play(stage: &mut Stage, options: Options) -> Result<()> {
     let mut all: Vec<Observed> = Vec::new();
     while all.len() < options.moves {
         let moves = ROUND.min(options.moves - all.len());
-        all.extend(watch::round(stage, all.len(), moves)?);
+        all.extend(watch::round(stage, all.len(), moves, options.rate)?);
         report::print_progress(&format!("{} of {} moves", all.len(), options.moves));
     }
     let no_room = stage.cluster.no_room()?.saturating_sub(before);
-    report::print_results(options.hosts, &all);
+    report::print_results(options, &all);
     let Faults { lost, astray, doubled } = Faults::of(&all);
     ensure!(doubled == 0, "{doubled} datagrams arrived twice");
     ensure!(

@@ -7,16 +7,18 @@ use anyhow::{Error, Result};
 
 use super::{
     super::style::{self, BAD, BOLD, DIM, GOOD, count},
+    Options,
     judge::{Fate, Stale, percentile},
     stage::{BESIDE, ELSEWHERE, MEMBERS, Stage, VIPS, eip, vip, vip_id},
-    watch::{Client, Observed, RATE},
+    watch::{Client, Observed},
 };
 use crate::Binaries;
 
 /// What this is, and a picture.
-pub(super) fn print_title(hosts: u8, moves: usize) {
+pub(super) fn print_title(options: Options) {
+    let Options { hosts, moves, rate, .. } = options;
     println!(
-        "{BOLD}{moves} moves of VIPs between two hosts, under three streams of {RATE} datagrams a second.{BOLD:#}"
+        "{BOLD}{moves} moves of VIPs between two hosts, under three streams of {rate} datagrams a second.{BOLD:#}"
     );
     println!();
     println!("   client ── router ──┬── hv1  vipd ┬─ {:<8} keepalived", MEMBERS[0].name);
@@ -64,7 +66,7 @@ fn three(times: &mut [Duration]) -> String {
 }
 
 /// What was measured.
-pub(super) fn print_results(hosts: u8, all: &[Observed]) {
+pub(super) fn print_results(options: Options, all: &[Observed]) {
     println!();
     println!(
         "{BOLD}{:<52}{BOLD:#}{:>10} {:>10} {:>10}",
@@ -77,7 +79,7 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
     }
     println!(
         "  {DIM}The datagrams of a client are {} apart: that is the least that these figures can tell.{DIM:#}",
-        style::time(Duration::from_secs(1) / RATE)
+        style::time(Duration::from_secs(1) / options.rate)
     );
     println!();
     println!("{BOLD}What still went to the old owner after the claim, host by host{BOLD:#}");
@@ -89,7 +91,7 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
         "  {:<6}{:>10} {:>10} {:>10}{:>16}{:>16}{:>14}",
         "host", "p50", "p99", "max", "owner's host", "old owner", "afterwards"
     );
-    for host in 0..usize::from(hosts) {
+    for host in 0..usize::from(options.hosts) {
         let mut times: Vec<Duration> = all.iter().filter_map(|observed| observed.it.interval(host)).collect();
         let sent = all.iter().filter_map(|observed| observed.stale.get(host));
         let sent = sent.fold(Stale::default(), |sum, it| Stale {

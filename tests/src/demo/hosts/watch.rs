@@ -21,9 +21,6 @@ use crate::{
     stream::{StreamReport, UdpStream},
 };
 
-/// Datagrams a second of each client.
-pub(super) const RATE: u32 = 10_000;
-
 /// Where they go: each client's to a port of its own, those of the clients beside the members first.
 const PORTS: [u16; 4] = [9001, 9002, 9003, 9004];
 
@@ -84,14 +81,14 @@ struct Streams {
 }
 
 impl Streams {
-    fn start(stage: &Stage) -> Result<Self> {
+    fn start(stage: &Stage, rate: u32) -> Result<Self> {
         let cluster = &stage.cluster;
         let receivers = MEMBERS.map(|member| cluster.guest(member.name).map(crate::Guest::netns));
         let receivers: Vec<&Netns> = receivers.into_iter().collect::<Result<_>>()?;
         let [beside1, beside2, elsewhere, outside] = PORTS;
         let start = |from: &Netns, address: fn(usize) -> Ipv4Addr, port: u16| {
             let to: Vec<_> = (0..VIPS).map(|number| SocketAddrV4::new(address(number), port)).collect();
-            UdpStream::start_idle(from, &to, RATE, ROUND_TIME, &receivers)
+            UdpStream::start_idle(from, &to, rate, ROUND_TIME, &receivers)
         };
         let beside = BESIDE.iter().zip([beside1, beside2]);
         let beside = beside.map(|(guest, port)| start(cluster.guest(guest.name)?.netns(), vip, port));
@@ -135,8 +132,8 @@ struct Reports {
     outside: StreamReport,
 }
 
-/// Does so many moves, at most [`ROUND`], after so many before.
-pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Observed>> {
+/// Does so many moves, at most [`ROUND`], after so many before, under streams of so many datagrams a second.
+pub(super) fn round(stage: &Stage, before: usize, count: usize, rate: u32) -> Result<Vec<Observed>> {
     let cluster = &stage.cluster;
     let hosts = 1..=cluster.config().hosts;
     let claims: Vec<Capture> = MEMBERS
@@ -149,7 +146,7 @@ pub(super) fn round(stage: &Stage, before: usize, count: usize) -> Result<Vec<Ob
     let cables: Vec<Capture> = hosts
         .map(|host| Capture::start_keeping(cluster.underlay().segment(), cluster.cable(host)?, is_tunnelled))
         .collect::<Result<_>>()?;
-    let streams = Streams::start(stage)?;
+    let streams = Streams::start(stage, rate)?;
     let mut done = Vec::new();
     for number in before..before + count {
         // All VIPs go to the second member, then all come back.
