@@ -19,6 +19,7 @@ use super::{
     conflicts::Change,
     error::chain,
     history::Record,
+    late_claims::may_have_been_claimed,
     owners,
     owners::Waited,
     run::Agent,
@@ -365,6 +366,31 @@ impl Agent {
         lost != before
     }
 
+    /// Tells the other hosts of claims that the events which were lost since the last look may have been about.
+    fn tell_lost_claims(&mut self) {
+        let Ok(lost) = self.tables.meters.lost(MeterClass::Waiting) else { return };
+        let lost = self.late.events_lost(lost);
+        if lost == 0 {
+            return;
+        }
+        tracing::warn!(
+            "{lost} events about claims that changed no owner were lost; tells the other hosts anew"
+        );
+        // Without a clock each that ever moved is told.
+        let boot_ns = BootClock::now().map_or(0, |clock| clock.boot_ns());
+        let claimed = |slot: &u32| {
+            let entry = self.tables.vips.load(*slot).ok()?;
+            let is_here = self.contents.port_here(entry.word.port()).is_some();
+            may_have_been_claimed(&entry, is_here, boot_ns).then_some(*slot)
+        };
+        let slots: Vec<u32> = self.contents.near().members.keys().filter_map(claimed).collect();
+        let now = Instant::now();
+        for &slot in &slots {
+            self.expect_late(slot, now);
+        }
+        self.tell_claims(&slots);
+    }
+
     /// The regular look: what the events should have told. Of many VIPs it takes a part each time, and all when events were lost.
     pub(super) async fn look_at_owners(&mut self) {
         let mut changed = if self.notice_lost_events() {
@@ -381,6 +407,8 @@ impl Agent {
         if self.end_unjustified() {
             changed |= self.look_at_words();
         }
+        // After the words, which are told first.
+        self.tell_lost_claims();
         if changed {
             self.owners_changed().await;
         }

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use vip_common::tables::{OwnerEntry, Pending};
+
 #[derive(Clone, Copy, Debug)]
 struct Late {
     port: u32,
@@ -13,13 +15,27 @@ struct Late {
     due: Option<Instant>,
 }
 
+/// Whether a claim by a guest of this host, of which other hosts have to hear though it changed no owner, may be what became of a VIP: it
+/// waits, or the owner, if that is here, has moved so recently that its repeated claims count. `now` in nanoseconds since boot.
+pub(super) fn may_have_been_claimed(entry: &OwnerEntry, owner_is_here: bool, now: u64) -> bool {
+    entry.pending != Pending::NONE || owner_is_here && entry.damped_until > now
+}
+
 /// The claims that wait, by VIP slot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LateClaims {
     claims: BTreeMap<u32, Late>,
+    /// Events about such claims that were lost; `None`: it was not looked at yet.
+    lost: Option<u64>,
 }
 
 impl LateClaims {
+    /// So many events about claims that wait or change no owner were lost until now. Tells how many since the last call; at the first one none.
+    pub(super) fn events_lost(&mut self, lost: u64) -> u64 {
+        let before = self.lost.replace(lost).unwrap_or(lost);
+        lost.wrapping_sub(before)
+    }
+
     /// A claim by the port with this index waits until `due`. A later claim replaces it.
     pub(super) fn waits(&mut self, slot: u32, port: u32, due: Instant) {
         self.claims.insert(slot, Late { port, due: Some(due) });
@@ -50,6 +66,8 @@ impl LateClaims {
 mod tests {
     use std::time::Duration;
 
+    use vip_common::tables::{ClaimForm, OwnerWord};
+
     use super::*;
 
     #[test]
@@ -60,6 +78,23 @@ mod tests {
         late.waits(4, 2, due);
         assert!(late.moved(4, 2));
         assert!(!late.moved(4, 2));
+    }
+
+    #[test]
+    fn what_was_lost_before_the_first_look_is_history() {
+        let mut late = LateClaims::default();
+        assert_eq!([7, 7, 9, 9].map(|lost| late.events_lost(lost)), [0, 0, 2, 0]);
+    }
+
+    #[test]
+    fn other_hosts_have_to_hear_of_claims_that_wait_and_of_those_of_an_owner_here_that_moved_recently() {
+        let word = OwnerWord::new(4, true, 7, 0);
+        let calm = OwnerEntry { word, pending: Pending::NONE, damped_until: 100, reported: 0 };
+        assert!(may_have_been_claimed(&calm, true, 99));
+        assert!(!may_have_been_claimed(&calm, true, 100));
+        assert!(!may_have_been_claimed(&calm, false, 99), "an owner elsewhere claims there");
+        let waits = OwnerEntry { pending: Pending::new(8, 0, ClaimForm::GarpRequest, 200), ..calm };
+        assert!(may_have_been_claimed(&waits, false, 150));
     }
 
     #[test]
