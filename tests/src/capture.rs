@@ -157,9 +157,15 @@ impl Drop for Capture {
 
 fn read(socket: &StampedSocket<OwnedFd>, shared: &Shared, keep: impl Fn(&Frame) -> bool) {
     let mut buffer = vec![0; LONGEST];
+    let mut lost = 0;
     while !shared.stop.load(Ordering::Relaxed) {
         match socket.receive(&mut buffer) {
             Ok(Some(received)) => {
+                // A stream leaves no time to ask.
+                if received.overflowed > 0 {
+                    let mut seen = shared.seen();
+                    seen.lost = seen.lost.max(received.overflowed);
+                }
                 let bytes = buffer.get(..received.length).unwrap_or_default().to_vec();
                 let frame = Frame { at: received.at, outgoing: received.outgoing, bytes };
                 if keep(&frame) {
@@ -168,7 +174,11 @@ fn read(socket: &StampedSocket<OwnedFd>, shared: &Shared, keep: impl Fn(&Frame) 
                 }
             }
             Ok(None) => match lost_frames(socket.socket()) {
-                Ok(lost) => shared.seen().lost += lost,
+                Ok(more) => {
+                    lost += more;
+                    let mut seen = shared.seen();
+                    seen.lost = seen.lost.max(lost);
+                }
                 Err(error) => shared.seen().failed = Some(format!("{error:#}")),
             },
             Err(error) => {

@@ -8,6 +8,10 @@ use std::{
     panic,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -262,6 +266,43 @@ fn a_capture_loses_nothing_of_twenty_thousand_frames_a_second() {
             .finish()?;
         let seen = capture.count(|frame| frame.udp().is_some_and(|(_, port, _)| port == 9000))?;
         ensure!(seen == report.sent.len(), "{seen} of {} frames were captured", report.sent.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_capture_that_has_lost_frames_says_so_while_more_of_them_come() {
+    /// More than a capture's socket has room for, of the longest frames.
+    const TOO_MANY: usize = 4000;
+    Lab::run(|lab| {
+        let (host, first, second) = bridged_pair(lab)?;
+        for (netns, interface) in [(host.netns(), "tap0"), (first.netns(), "eth0")] {
+            netns.ip(&format!("link set dev {interface} mtu 65000"))?;
+        }
+        let opened = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&opened);
+        // Its reader stands still, and keeps nothing.
+        let capture = Capture::start_keeping(first.netns(), "eth0", move |_| {
+            while !theirs.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            false
+        })?;
+        let sender = RawSender::new(first.netns(), "eth0")?;
+        let frame = |length: usize| {
+            frame::udp((first.mac(), second.mac()), (FIRST, 9000), (SECOND, 9000), &vec![0; length])
+        };
+        let (long, short) = (frame(60_000)?, frame(1)?);
+        for _ in 0..TOO_MANY {
+            sender.send(&long)?;
+        }
+        ensure!(capture.frames()?.is_empty(), "the reader did not stand still");
+        opened.store(true, Ordering::Relaxed);
+        let said = poll_until(SHORT, "the capture to miss what it lost", || {
+            sender.send(&short).ok()?;
+            capture.frames().err()
+        })?;
+        ensure!(said.to_string().contains("lost"), "{said:#}");
         Ok(())
     });
 }
