@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     Binaries, EipReach, Guest, GuestConfig, Host, Lab, Mac, Netns, Vipd, VipdConfig,
     scene::{EIP, FIXED_EIP, VIP},
-    underlay::{EIP_GATEWAY, Underlay, UnderlayConfig, vtep},
+    underlay::{EIP_GATEWAY, ROUTER_PORT, Underlay, UnderlayConfig, vtep},
 };
 
 /// The port on which the agents tell each other of claims.
@@ -391,6 +391,32 @@ impl Cluster {
         Ok(self.host(number)?.netns().label())
     }
 
+    /// The queues of all its cables.
+    pub fn queues(&self) -> Result<Queues> {
+        let (underlay, mut ends) = (&self.underlay, Vec::new());
+        ends.push((underlay.client().clone(), "eth0".to_owned()));
+        for interface in ["eth0", "eth1"] {
+            ends.push((underlay.router().clone(), interface.to_owned()));
+        }
+        ends.push((underlay.segment().clone(), ROUTER_PORT.to_owned()));
+        for host in &self.hosts {
+            let netns = host.netns();
+            ends.push((underlay.segment().clone(), netns.label().to_owned()));
+            ends.push((netns.clone(), "eth0".to_owned()));
+        }
+        for placed in &self.config.guests {
+            let (guest, host) = (self.guest(placed.name)?, self.host(placed.host)?);
+            ends.push((host.netns().clone(), guest.interface().to_owned()));
+            ends.push((guest.netns().clone(), "eth0".to_owned()));
+        }
+        Ok(Queues { ends })
+    }
+
+    /// Frames for which the cables had no room so far: what the lab itself has lost.
+    pub fn no_room(&self) -> Result<u64> {
+        self.queues()?.no_room()
+    }
+
     /// Sets the MTU of each interface on the underlay.
     pub fn set_underlay_mtu(&self, mtu: u32) -> Result<()> {
         for host in &self.hosts {
@@ -401,6 +427,20 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+}
+
+/// The queues of a cluster's cables, which can be asked while the cluster changes.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Both ends of each cable.
+    ends: Vec<(Netns, String)>,
+}
+
+impl Queues {
+    /// Frames for which they had no room so far.
+    pub fn no_room(&self) -> Result<u64> {
+        self.ends.iter().map(|(netns, interface)| netns.send_drops(interface)).sum()
     }
 }
 

@@ -157,7 +157,7 @@ impl UdpStream {
     }
 
     /// The same with several destinations, all of one port, of which [`UdpStream::aim`] chooses one after the other. While none is chosen
-    /// nothing is sent, and the time of sending does not pass.
+    /// nothing is sent, and `time` does not pass; but rests included the stream ends two minutes after its start.
     pub fn start_idle(
         from: &Netns,
         to: &[SocketAddrV4],

@@ -25,7 +25,7 @@ const PREFIX: u8 = 24;
 const BRIDGE: &str = "br0";
 
 /// The router's end of the segment's cable to it, and that cable's port of the bridge.
-const ROUTER_PORT: &str = "router";
+pub(crate) const ROUTER_PORT: &str = "router";
 
 /// MTU of an underlay on which guests can have 1500: VXLAN takes 50 bytes (RFC 7348 section 5: Ethernet of the guest, VXLAN, UDP, IPv4).
 pub const ROOMY: u32 = 1550;

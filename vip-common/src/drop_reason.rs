@@ -77,8 +77,9 @@ drop_reasons! {
     42 OverlayClaim "overlay_claim" "ARP inside VXLAN that says who has an address, from another MAC than the tables know, or to everybody: claims count on the claimant's own host only."
     43 OverlayGroup "overlay_group" "A frame to a group inside VXLAN, other than VRRP between a VIP's members, ARP questions and probes."
     44 OverlayType "overlay_type" "A frame inside VXLAN that is neither IPv4 nor ARP."
-    45 ForwardedTwice "forwarded_twice" "A frame inside VXLAN that was forwarded by a previous owner's host already, and whose receiver is not on this host either."
-    46 NoWayToHost "no_way_to_host" "No route of this host's, through the uplink, leads to the VTEP of the receiver's host."
+    45 ForwardedTwice "forwarded_twice" "A frame inside VXLAN that was forwarded by a previous owner's host already, and whose receiver is not on this host either, or that would have to be routed."
+    46 NoWayToHost "no_way_to_host" "No route of this host's, through the uplink, leads to the VTEP of the receiver's host, or the MAC of the neighbour on that way is not known yet."
+    47 BackToSender "back_to_sender" "A frame inside VXLAN for a port of the host that it comes from: the bridge of a host without forwarder had forgotten where that is, and asked all."
 }
 
 impl DropReason {

@@ -1,5 +1,7 @@
 //! EIPs: in by any host, out by the owner's.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, EipReach, Lab, Nginx,
@@ -126,28 +128,35 @@ fn only_the_owners_host_answers_for_the_eip_and_says_so_when_it_moves(cluster: &
         cables.iter().for_each(vip_lab::capture::Capture::clear);
         ensure_pings(cluster.client(), EIP)?;
         let asked = |frame: &Frame| tells(frame, ArpOperation::REPLY) && !frame.announces(EIP);
-        for host in 1..=3 {
+        let of_owner = cables.get(number - 1).context("a cable")?;
+        of_owner.wait_for(SOON, "the answer of the owner's host", |frame| !frame.outgoing && asked(frame))?;
+        for host in (1..=3).filter(|host| *host != number) {
             let answers = told(host, &asked)?;
-            ensure!(
-                (answers > 0) == (host == number),
-                "hv{host} has answered {answers} times for the EIP of {owner}"
-            );
+            ensure!(answers == 0, "hv{host} has answered {answers} times for the EIP of {owner}");
         }
     }
     Ok(())
 }
 
 fn announcements_of_a_moved_eip_come_at_once_and_then_ever_more_seldom(cluster: &mut Cluster) -> Result<()> {
-    take(cluster, "first")?;
+    take(cluster, "second")?;
     ensure_pings(cluster.client(), EIP)?;
     let (old, new) = (watch(cluster, 1)?, watch(cluster, 2)?);
-    claim_at_once(cluster.guest("second")?)?;
-    let announced = new
-        .wait_for_count(ELECTION, "four announcements", 4, |frame| !frame.outgoing && frame.announces(EIP))?;
-    let gaps: Vec<_> =
-        announced.windows(2).filter_map(|pair| Some(pair.get(1)?.at - pair.first()?.at)).collect();
+    let is_told = |frame: &Frame| !frame.outgoing && frame.announces(EIP);
+    // The old owner's host is about to announce it once more.
+    claim_at_once(cluster.guest("first")?)?;
+    old.wait_for(SOON, "an announcement by the old owner's host", is_told)?;
+    cluster.vipd(2)?.wait_for_owner(VIP_ID, "first", SOON)?;
+    let claimed = claim_at_once(cluster.guest("second")?)?;
+    cluster.vipd(1)?.wait_for_owner(VIP_ID, "second", SOON)?;
+    let known = Instant::now();
+    let announced =
+        new.wait_for_count(ELECTION, "four announcements", 4, |frame| is_told(frame) && frame.at > claimed)?;
+    let at: Vec<_> = announced.iter().map(|frame| frame.at - claimed).collect();
+    println!("announced {at:?} after the claim");
     // 0, 50 ms, 200 ms, 1 s.
-    ensure!(gaps.is_sorted(), "the announcements come at {gaps:?} of each other");
+    let gaps: Vec<_> = at.windows(2).filter_map(|pair| pair.get(1)?.checked_sub(*pair.first()?)).collect();
+    ensure!(gaps.first() < gaps.last(), "the announcements come {at:?} after the claim");
     let mac = cluster.host(2)?.uplink_mac()?;
     for frame in &announced {
         let arp = frame.arp().context("an announcement is ARP")?;
@@ -156,8 +165,7 @@ fn announcements_of_a_moved_eip_come_at_once_and_then_ever_more_seldom(cluster: 
     // The router has believed it: what it sends goes straight to the new owner's host.
     let neighbour = cluster.underlay().router().ip(&format!("neighbour show to {EIP}"))?;
     ensure!(neighbour.contains(&mac.to_string()), "the router believes {neighbour}, not {mac}");
-    let until = announced.last().context("announcements")?.at;
-    let late = old.matching(|frame| !frame.outgoing && frame.announces(EIP) && frame.at > until)?;
+    let late = old.matching(|frame| is_told(frame) && frame.at > known)?;
     ensure!(late.is_empty(), "the old owner's host announces it still: {late:?}");
     Ok(())
 }

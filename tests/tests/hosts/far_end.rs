@@ -1,16 +1,14 @@
 //! A host of the state that runs no vipd, but the kernel's own vxlan device.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use vip_lab::{
-    Cluster, ClusterConfig, IperfOptions, IperfServer, Lab,
+    Cluster, ClusterConfig, Lab,
     cluster::{APPLICATION, DATABASE, Placed, THIRD, WEB},
     far_end::{self, Finding},
     scene::VIP,
 };
 
-use crate::stage::{SOON, claim, ensure_echoes, ensure_pings, take, wait_for_ping};
+use crate::stage::{SOON, claim, ensure_carries_tcp, ensure_echoes, ensure_pings, take, wait_for_ping};
 
 /// On a host that runs vipd.
 const NEAR_DATABASE: Placed = Placed { host: 1, ..DATABASE };
@@ -50,16 +48,8 @@ fn both_ways(lab: &Lab, finding: Finding) -> Result<()> {
     ensure_echoes(far.netns(), VIP, cluster.guest("first")?, VIP)?;
 
     for (from, to) in [("third", "first"), ("first", "third"), ("third", "second")] {
-        let server = IperfServer::start(cluster.guest(to)?.netns(), 5201)?;
-        let options = IperfOptions {
-            address: cluster.guest(to)?.address(),
-            port: server.port(),
-            time: Duration::from_secs(1),
-            reverse: false,
-        };
-        let report = cluster.guest(from)?.netns().iperf(options)?;
-        ensure!(report.bits_per_second > 0.0, "{from} to {to}: nothing came");
-        server.stop()?;
+        let (from, to) = (cluster.guest(from)?, cluster.guest(to)?);
+        ensure_carries_tcp(from, to, to.address(), false)?;
     }
     Ok(())
 }
@@ -107,16 +97,7 @@ fn are_routed(lab: &Lab, finding: Finding) -> Result<()> {
         ensure_echoes(far.netns(), near.address(), near, near.address())?;
         ensure_echoes(near.netns(), far.address(), far, far.address())?;
         for (from, to) in [(far, near), (near, far)] {
-            let server = IperfServer::start(to.netns(), 5201)?;
-            let options = IperfOptions {
-                address: to.address(),
-                port: server.port(),
-                time: Duration::from_secs(1),
-                reverse: false,
-            };
-            let report = from.netns().iperf(options)?;
-            ensure!(report.bits_per_second > 0.0, "{} to {}: nothing came", from.name(), to.name());
-            server.stop()?;
+            ensure_carries_tcp(from, to, to.address(), false)?;
         }
     }
     Ok(())

@@ -6,12 +6,18 @@ use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, Lab,
     cluster::{Placed, VIP_ID, WEB},
+    frame::Frame,
     scene::{EIP, VIP},
+    underlay::CLIENT,
 };
 
-use crate::stage::{
-    OTHER_PORT, SOON, begin_with_fresh_tables, claim, claim_at_once, each, ensure_pings, epoch, finish_whole,
-    owner_field, restart, stream, stream_to, take, wait_for_more, wait_for_ping,
+use crate::{
+    connection::Connection,
+    stage::{
+        OTHER_PORT, SOON, add_vip, begin_with_fresh_tables, claim, claim_at_once, each, ensure_pings, epoch,
+        finish_whole, is_between, owner_field, restart, stream, stream_to, take, wait_for_more,
+        wait_for_ping, watch,
+    },
 };
 
 /// Datagrams that an owner gets before the next thing happens.
@@ -22,7 +28,7 @@ fn start(lab: &Lab) -> Result<Cluster> {
     let mut config = ClusterConfig::usual().with(Placed::new("fourth", 1, WEB, [192, 168, 7, 250]));
     config.objects = config.objects.replace("[first, second]", "[first, second, fourth]");
     let cluster = Cluster::start(lab, config)?;
-    ["first", "second", "fourth"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
+    add_vip(&cluster, &MEMBERS)?;
     Ok(cluster)
 }
 
@@ -33,6 +39,7 @@ fn agents_that_are_killed_lose_nothing_and_catch_up() {
     Lab::run(|lab| {
         let mut cluster = start(lab)?;
         each!(&mut cluster;
+            connections_from_outside_go_on_while_every_vipd_is_killed_and_returns,
             killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on,
             a_move_to_another_host_while_its_vipd_is_dead_is_told_when_it_returns,
             a_vipd_that_was_away_during_a_move_hears_of_it_when_it_returns,
@@ -40,6 +47,47 @@ fn agents_that_are_killed_lose_nothing_and_catch_up() {
             a_claim_on_a_host_with_fresh_tables_beats_what_its_peers_remember
         )
     });
+}
+
+/// Protocol number of TCP.
+const TCP: u8 = 6;
+
+/// Words that pass by a connection before the next thing happens.
+const WORDS: usize = 100;
+
+fn connections_from_outside_go_on_while_every_vipd_is_killed_and_returns(
+    cluster: &mut Cluster,
+) -> Result<()> {
+    take(cluster, "first")?;
+    let cable = watch(cluster, 1)?;
+    let mut connection = Connection::open(cluster, cluster.client(), EIP, &["first"])?;
+    let mut goes_on = |after: &str| -> Result<()> {
+        cable.clear();
+        for _ in 0..WORDS {
+            connection.ensure_alive().with_context(|| after.to_owned())?;
+        }
+        let echoes = |frame: &Frame| {
+            let is_tcp = frame.ipv4().is_some_and(|ip| ip.protocol == TCP);
+            !frame.outgoing && is_tcp && is_between(frame, EIP, CLIENT)
+        };
+        cable
+            .wait_for_count(SOON, "the echoes as the EIP's", WORDS, echoes)
+            .with_context(|| after.to_owned())?;
+        Ok(())
+    };
+    goes_on("all vipds run")?;
+    for host in [3, 2, 1] {
+        cluster.vipd_mut(host)?.kill9()?;
+        goes_on(&format!("the vipd of hv{host} was killed"))?;
+    }
+    // The router asks again who has the EIP.
+    cluster.underlay().flush_neighbours()?;
+    goes_on("every vipd is dead")?;
+    for host in [1, 2, 3] {
+        restart(cluster, host)?;
+        goes_on(&format!("the vipd of hv{host} is back"))?;
+    }
+    Ok(())
 }
 
 fn killing_one_vipd_after_the_other_loses_nothing_and_moves_go_on(cluster: &mut Cluster) -> Result<()> {

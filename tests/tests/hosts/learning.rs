@@ -1,4 +1,4 @@
-//! A host with fresh tables waits for its peers before it learns owners from ordinary traffic.
+//! A host with fresh tables waits for its peers before it learns owners from ordinary traffic; claims count at once.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -8,10 +8,12 @@ use vip_lab::{
     cluster::{PEERS_PORT, Placed, VIP_ID, WEB},
     frame, poll_until,
     scene::VIP,
-    underlay::Cut,
+    underlay::{Cut, ROUTER, vtep},
 };
 
-use crate::stage::{PORT, SOON, begin_with_fresh_tables, epoch, owner_field, take};
+use crate::stage::{
+    PORT, SOON, add_vip, begin_with_fresh_tables, claim_at_once, ensure_pings, epoch, owner_field, take,
+};
 
 /// Starts, until one of them is looked at while the host waits: the wait takes seconds, and so may a look at a busy machine.
 const STARTS: usize = 5;
@@ -59,6 +61,42 @@ impl Traffic {
 fn is_learning(cluster: &Cluster) -> Result<bool> {
     let status = cluster.vipd(2)?.vipctl(&["status", "-o", "json"])?;
     status.pointer("/peers/learning").and_then(Value::as_bool).context("the status does not say it")
+}
+
+#[test]
+fn a_claim_before_the_peers_have_answered_holds_and_then_beats_what_they_remember() {
+    Lab::run(|lab| {
+        let mut cluster = Cluster::start(lab, ClusterConfig::usual().with(BESIDE))?;
+        add_vip(&cluster, &["second"])?;
+        // Several moves, so that the first epoch of new tables would lose.
+        let mut before = 0;
+        for name in ["first", "second", "first"] {
+            before = epoch(&take(&cluster, name)?)?;
+        }
+        // Without its address the host cannot ask, and waits until it has it: longer than for answers, so that there is time to look.
+        let netns = cluster.host(2)?.netns().clone();
+        let address = format!("{}/24 dev eth0", vtep(2));
+        netns.ip(&format!("address delete {address}"))?;
+        begin_with_fresh_tables(&mut cluster, 2)?;
+        claim_at_once(cluster.guest("second")?)?;
+        let held = cluster.vipd(2)?.wait_for_owner(VIP_ID, "second", SOON)?;
+        ensure!(epoch(&held)? < before, "of epoch {before} or later, which nobody has told: {held}");
+        ensure_pings(cluster.guest("beside")?.netns(), VIP)?;
+        for host in [1, 3] {
+            ensure!(cluster.vipd(host)?.owner(VIP_ID)?.as_deref() == Some("first"), "hv{host} was told");
+        }
+        ensure!(is_learning(&cluster)?, "the host does not wait any more");
+
+        netns.ip(&format!("address add {address}"))?;
+        netns.ip(&format!("route add default via {ROUTER}"))?;
+        let told = cluster.wait_for_owner(VIP_ID, "second", SOON)?;
+        ensure!(epoch(&told)? > before, "not above epoch {before}: {told}");
+        for vipd in cluster.vipds() {
+            vipd.wait_for_owner(VIP_ID, "second", SOON)?;
+            ensure!(epoch(&vipd.vip(VIP_ID)?)? == epoch(&told)?, "hosts differ from {told}");
+        }
+        ensure_pings(cluster.guest("third")?.netns(), VIP)
+    });
 }
 
 #[test]

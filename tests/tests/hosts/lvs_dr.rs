@@ -171,9 +171,10 @@ fn fail_over(stage: &Stage) -> Result<()> {
         let (lost, doubled) = (report.lost().len(), report.duplicates());
         let refused = usize::try_from(refused()? - before)?;
         ensure!(
-            arrived + lost == sent && lost <= refused && doubled == 0,
-            "{} got {arrived} of {sent}; {lost} were lost, {refused} of them refused, and {doubled} doubled",
-            server.name()
+            arrived + lost == sent && lost <= refused + report.no_room && doubled == 0,
+            "{} got {arrived} of {sent}; {lost} were lost, {refused} were refused, the lab's queues had no room for {}, and {doubled} doubled",
+            server.name(),
+            report.no_room
         );
         let mut crossings: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         for cable in &cables {

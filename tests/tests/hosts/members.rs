@@ -8,6 +8,7 @@ use vip_lab::{
     frame::{self, Arp, ArpOperation, Frame},
     poll_until,
     scene::{VIP, constant_mac},
+    vxlan::Tunnelled,
 };
 
 use crate::stage::{SOON, each, ensure_pings, take, tunnelled, watch};
@@ -75,10 +76,13 @@ fn adverts_reach_each_member_on_every_host_once_and_unchanged_and_nobody_else(
     }
     ensure!(members.first().context("a capture")?.count(advert)? == 0, "the sender got its own adverts back");
     // Once to each host with members, whatever their number.
-    let adverts = tunnelled(&cable)?
-        .iter()
-        .filter(|found| found.inner.ipv4().is_some_and(|ip| ip.protocol == VRRP && ip.ttl == 255))
-        .count();
+    let crosses = |frame: &Frame| {
+        let is_advert =
+            |found: &Tunnelled| found.inner.ipv4().is_some_and(|ip| ip.protocol == VRRP && ip.ttl == 255);
+        !frame.outgoing && frame.tunnelled().as_ref().is_some_and(is_advert)
+    };
+    cable.wait_for_count(SOON, "the adverts to two hosts", 2 * ADVERTS, crosses)?;
+    let adverts = cable.count(crosses)?;
     ensure!(adverts == 2 * ADVERTS, "{adverts} adverts crossed for {ADVERTS} and two hosts");
     Ok(())
 }
@@ -112,9 +116,9 @@ fn a_members_probe_reaches_the_owner_on_its_host_who_defends_the_vip(cluster: &m
     // No guest learns another MAC than the VIP's.
     ensure!(answered_by(&answer) == Some(constant_mac(VIP)), "another MAC is told: {answer:?}");
     let owner = members.first().context("a capture")?;
-    ensure!(owner.count(|frame| !frame.outgoing && probe(frame))? > 0, "the owner never saw the probe");
-    let defended = owner.count(|frame| frame.outgoing && answered_by(frame).is_some())?;
-    ensure!(defended > 0, "somebody else than the owner has answered");
+    owner.wait_for(SOON, "the probe at the owner", |frame| !frame.outgoing && probe(frame))?;
+    // Nobody else has answered.
+    owner.wait_for(SOON, "the owner's defence", |frame| frame.outgoing && answered_by(frame).is_some())?;
     for (name, capture) in ["third", "fourth"].iter().zip(members.iter().skip(2)) {
         let strays = capture.count(|frame| !frame.outgoing && probe(frame))?;
         ensure!(strays == 0, "{name} got {strays} probes, which are for the owner");

@@ -1,19 +1,18 @@
 //! What the kernel keeps beside a frame's bytes, between hosts: tags, and the marks of frames that are cut late.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use serde_json::Value;
 use vip_lab::{
-    Cluster, ClusterConfig, IperfOptions, IperfServer, Lab, Netns, RawSender,
-    cluster::{FIRST, PEERS_PORT, SECOND, VIP_ID},
+    Cluster, ClusterConfig, Lab, Netns, RawSender,
+    cluster::{FIRST, SECOND},
     frame,
     scene::VIP,
-    underlay::Cut,
 };
 
-use crate::stage::{PORT, SOON, claim, ensure_pings, socket, take, watch};
+use crate::stage::{PORT, SOON, add_vip, ensure_carries_tcp, ensure_pings, socket, take, take_untold, watch};
 
 /// A priority tag: the highest priority but two, no VLAN (IEEE 802.1Q §9.6).
 const TAG: [u8; 4] = [0x81, 0, 5 << 5, 0];
@@ -90,9 +89,7 @@ fn start(lab: &Lab) -> Result<Cluster> {
         cuts(cluster.underlay().segment(), cluster.cable(host)?, "on")?;
         cuts(cluster.host(host)?.netns(), "eth0", "on")?;
     }
-    for name in ["first", "second"] {
-        cluster.guest(name)?.add_vip_address(VIP)?;
-    }
+    add_vip(&cluster, &["first", "second"])?;
     take(&cluster, "first")?;
     Ok(cluster)
 }
@@ -126,12 +123,7 @@ fn length_since(cluster: &Cluster, host: u8, (frames, bytes): (u64, u64)) -> Res
 
 /// TCP of a guest to an address that another one has.
 fn tcp(cluster: &Cluster, from: &str, to: &str, address: Ipv4Addr) -> Result<()> {
-    let server = IperfServer::start(cluster.guest(to)?.netns(), 5201)?;
-    let time = Duration::from_secs(1);
-    let options = IperfOptions { address, port: server.port(), time, reverse: false };
-    let report = cluster.guest(from)?.netns().iperf(options)?;
-    ensure!(report.bits_per_second > 0.0, "{from} to {to}: nothing came");
-    server.stop()
+    ensure_carries_tcp(cluster.guest(from)?, cluster.guest(to)?, address, false)
 }
 
 /// Datagrams that a guest leaves to be cut from one, to an address that another one has; how many arrive.
@@ -167,11 +159,7 @@ fn super_segments_of_tcp_are_right_wherever_they_are_cut() {
         cuts(cluster.host(2)?.netns(), cluster.guest("second")?.interface(), "off")?;
         tcp(&cluster, "first", "second", SECOND.address)?;
         // Once more through a tunnel: the third host is not told.
-        cluster.underlay().cut(cluster.host(3)?.netns(), Cut::Peers(PEERS_PORT))?;
-        claim(cluster.guest("second")?)?;
-        for host in [1, 2] {
-            cluster.vipd(host)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        }
+        take_untold(&cluster)?;
         let before = traffic(&cluster, 1)?;
         tcp(&cluster, "third", "second", VIP)?;
         ensure!(length_since(&cluster, 1, before)? > whole, "no super-segment was sent on");
@@ -193,11 +181,7 @@ fn super_segments_of_udp_are_right_in_a_tunnel_and_refused_by_name_outside() {
         ensure!(datagrams(&cluster, "first", "second", SECOND.address)? == 0, "the kernel has learned it");
         ensure!(cluster.drops(2, "edit_failed")? == 1, "{:?}", cluster.all_drops()?);
         // Sent on, they stay in the tunnel, and are right where they are cut with it.
-        cluster.underlay().cut(cluster.host(3)?.netns(), Cut::Peers(PEERS_PORT))?;
-        claim(cluster.guest("second")?)?;
-        for host in [1, 2] {
-            cluster.vipd(host)?.wait_for_owner(VIP_ID, "second", SOON)?;
-        }
+        take_untold(&cluster)?;
         let capture = watch(&cluster, 3)?;
         cuts(cluster.host(1)?.netns(), "eth0", "off")?;
         let arrived = datagrams(&cluster, "third", "second", VIP)?;

@@ -1,15 +1,17 @@
 //! What guests of different hosts say to each other.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use vip_lab::{
-    Cluster, ClusterConfig, IperfOptions, IperfServer, Lab, Nginx,
+    Cluster, ClusterConfig, Lab, Nginx,
     cluster::{APPLICATION, DATABASE, FIRST, Placed, SECOND, SHADOW, THIRD, WEB},
     underlay::UnderlayConfig,
 };
 
-use crate::stage::{SOON, each, ensure_echoes, ensure_pings, ensure_serves, ensure_silent};
+use crate::stage::{
+    SOON, each, ensure_carries_tcp, ensure_echoes, ensure_pings, ensure_serves, ensure_silent,
+};
 
 const GUESTS: [Placed; 5] = [FIRST, SECOND, THIRD, APPLICATION, DATABASE];
 
@@ -70,18 +72,9 @@ fn guests_reach_each_other_where_the_uplink_takes_no_frames_from_xdp() {
 fn tcp_runs_both_ways_between_hosts_with_the_guests_own_offloads(cluster: &mut Cluster) -> Result<()> {
     // In the subnet, to XDP's guest and to TC's; routed; to the peer.
     for (from, to) in [(THIRD, FIRST), (FIRST, SECOND), (FIRST, APPLICATION), (SECOND, DATABASE)] {
-        let server = IperfServer::start(cluster.guest(to.name)?.netns(), 5201)?;
         for reverse in [false, true] {
-            let options = IperfOptions {
-                address: to.address,
-                port: server.port(),
-                time: Duration::from_secs(1),
-                reverse,
-            };
-            let report = cluster.guest(from.name)?.netns().iperf(options)?;
-            ensure!(report.bits_per_second > 0.0, "{} to {}: nothing came", from.name, to.name);
+            ensure_carries_tcp(cluster.guest(from.name)?, cluster.guest(to.name)?, to.address, reverse)?;
         }
-        server.stop()?;
     }
     Ok(())
 }

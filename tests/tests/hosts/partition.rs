@@ -12,7 +12,9 @@ use vip_lab::{
     underlay::Cut,
 };
 
-use crate::stage::{SOON, claim, each, epoch, finish_whole, owner_field, stream, take, wait_for_more};
+use crate::stage::{
+    SOON, add_vip, claim, each, epoch, finish_whole, owner_field, stream, take, wait_for_more,
+};
 
 /// Where things are in a frame with what one host tells another: the UDP checksum, the datagram, and in that, behind two ids of three
 /// bytes, its kind, its number, and the first word's epoch.
@@ -22,14 +24,15 @@ const KIND: usize = DATAGRAM + 5;
 const NUMBER: Range<usize> = 88..96;
 const EPOCH: Range<usize> = 104..112;
 
-/// The kind of datagram that tells words.
+/// The kind of datagram that greets, and of one that tells words.
+const HELLO: u8 = 1;
 const NEWS: u8 = 2;
 
 /// With a guest beside the second member, which is no member.
 fn start(lab: &Lab) -> Result<Cluster> {
     let beside = Placed::new("beside", 2, WEB, [192, 168, 7, 250]);
     let cluster = Cluster::start(lab, ClusterConfig::usual().with(beside))?;
-    ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
+    add_vip(&cluster, &["first", "second"])?;
     Ok(cluster)
 }
 
@@ -39,7 +42,8 @@ fn must_be_served_by(cluster: &Cluster, from: &Netns, name: &str) -> Result<()> 
     wait_for_more(&stream, cluster.guest(name)?, 100)?;
     let report = finish_whole(stream)?;
     let received = report.receiver(cluster.guest(name)?.netns())?.arrivals.len();
-    ensure!(received == report.sent.len(), "{name} got {received} of {}", report.sent.len());
+    let arrived = report.sent.len() - report.lost().len();
+    ensure!(received == arrived, "{name} got {received} of the {arrived} that arrived");
     Ok(())
 }
 
@@ -141,20 +145,55 @@ fn a_host_without_carrier_serves_its_own_guests_and_catches_up(cluster: &mut Clu
 
 fn news_that_got_lost_are_repeated_until_they_are_seen(cluster: &mut Cluster) -> Result<()> {
     take(cluster, "first")?;
-    for round in 0..2 {
-        let (host, name) = if round == 0 { (1, "second") } else { (2, "first") };
+    // The host that is cut off is the old owner's.
+    for (host, old, name) in [(1, "first", "second"), (2, "second", "first")] {
         cluster.underlay().cut(cluster.host(host)?.netns(), Cut::Peers(PEERS_PORT))?;
         claim(cluster.guest(name)?)?;
-        cluster.vipd(3 - host)?.wait_for_owner(VIP_ID, name, SOON)?;
-        cluster.vipd(3)?.wait_for_owner(VIP_ID, name, SOON).or_else(|error| {
-            // With the claimant's own host cut off, nobody is told.
-            if round == 1 { Ok(Value::Null) } else { Err(error) }
-        })?;
+        for other in [3 - host, 3] {
+            cluster.vipd(other)?.wait_for_owner(VIP_ID, name, SOON)?;
+        }
+        ensure!(cluster.vipd(host)?.owner(VIP_ID)?.as_deref() == Some(old), "hv{host} was told");
         cluster.underlay().heal()?;
         let vip = cluster.wait_for_owner(VIP_ID, name, SOON)?;
         ensure!(owner_field(&vip, "port") == Some(name), "{vip}");
     }
     Ok(())
+}
+
+/// What a host has refused so far of what came from the second one's address, by reason, and from addresses of no host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Refused {
+    malformed: u64,
+    auth: u64,
+    replay: u64,
+    unlisted: u64,
+}
+
+impl Refused {
+    fn plus(&self, more: &Self) -> Self {
+        Self {
+            malformed: self.malformed + more.malformed,
+            auth: self.auth + more.auth,
+            replay: self.replay + more.replay,
+            unlisted: self.unlisted + more.unlisted,
+        }
+    }
+}
+
+fn refused_by(cluster: &Cluster, host: u8) -> Result<Refused> {
+    let status = cluster.vipd(host)?.vipctl(&["status", "-o", "json"])?;
+    let hosts = status.pointer("/peers/hosts").and_then(Value::as_array).context("no hosts")?;
+    let named = |peer: &&Value| peer.get("host").and_then(Value::as_str) == Some("hv2");
+    let second = hosts.iter().find(named).context("no hv2")?;
+    let count = |of: &Value, place: &str| {
+        of.pointer(place).and_then(Value::as_u64).with_context(|| format!("no {place} in {of}"))
+    };
+    Ok(Refused {
+        malformed: count(second, "/refused/malformed")?,
+        auth: count(second, "/refused/auth")?,
+        replay: count(second, "/refused/replay")?,
+        unlisted: count(&status, "/peers/unlisted")?,
+    })
 }
 
 fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cluster) -> Result<()> {
@@ -169,10 +208,17 @@ fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cl
     ensure!(!said.is_empty(), "the host has said nothing");
     claim(cluster.guest("first")?)?;
     let now = cluster.wait_for_owner(VIP_ID, "first", SOON)?;
+    let before = [1, 3].map(|host| refused_by(cluster, host)).into_iter().collect::<Result<Vec<_>>>()?;
     let sender = vip_lab::RawSender::new(cluster.underlay().router(), "eth0")?;
+    let mut expected = [(1, Refused::default()), (3, Refused::default())];
     let mut forged = 0;
     for frame in &said {
+        let to = frame.ipv4().context("what a host says is IPv4")?.destination;
+        let told = expected.iter_mut().find(|(host, _)| vip_lab::underlay::vtep(*host) == to);
+        let (_, told) = told.with_context(|| format!("the host has said something to {to}"))?;
         sender.send(&frame.bytes)?;
+        // A greeting returns a challenge, which is good once; whatever else is said has a number.
+        told.replay += u64::from(frame.bytes.get(KIND) != Some(&HELLO));
         // No checksum, which would give it away.
         let mut bytes = frame.bytes.clone();
         bytes.get_mut(UDP_CHECKSUM).context("too short for UDP")?.fill(0);
@@ -183,6 +229,8 @@ fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cl
             }
             sender.send(&other)?;
         }
+        told.malformed += 1;
+        told.auth += 2;
         // The same news, as if told later and of a later epoch: right but for its tag.
         if bytes.get(KIND) == Some(&NEWS) {
             for place in [NUMBER, EPOCH] {
@@ -192,22 +240,29 @@ fn a_stranger_on_the_underlay_who_has_not_the_key_tells_nothing(cluster: &mut Cl
                     .copy_from_slice(&1_000_000_u64.to_be_bytes());
             }
             sender.send(&bytes)?;
+            told.auth += 1;
             forged += 1;
         }
     }
     ensure!(forged > 0, "there were no news");
-    let refused = || {
-        let status = cluster.vipd(1).ok()?.vipctl(&["status", "-o", "json"]).ok()?;
-        let hosts = status.pointer("/peers/hosts")?.as_array()?.clone();
-        let refused = hosts.iter().filter_map(|host| host.pointer("/refused/auth")?.as_u64());
-        Some(refused.sum::<u64>()).filter(|refused| *refused > 0)
-    };
-    poll_until(SOON, "hv1 to refuse what the key does not authenticate", refused)?;
     let socket = crate::stage::socket(cluster.underlay().router(), Ipv4Addr::UNSPECIFIED, 0)?;
-    for host in 1..=3 {
+    for (host, told) in &mut expected {
         for length in [0, 1, 16, 64, 200, 1400] {
-            socket.send_to(&vec![0x5a; length], (vip_lab::underlay::vtep(host), PEERS_PORT))?;
+            socket.send_to(&vec![0x5a; length], (vip_lab::underlay::vtep(*host), PEERS_PORT))?;
+            told.unlisted += 1;
         }
+    }
+    // Each of them is refused, and for its own reason.
+    for ((host, told), before) in expected.iter().zip(&before) {
+        ensure!(told.replay > 0, "nothing could be said once more to hv{host}");
+        let mut now = Refused::default();
+        let refused = poll_until(SOON, &format!("hv{host} to refuse all of it"), || {
+            now = refused_by(cluster, *host).ok()?;
+            (now == before.plus(told)).then_some(())
+        });
+        refused.with_context(|| {
+            format!("{before:?}, then {told:?} more were expected, and there are {now:?}")
+        })?;
     }
     // All hosts go on, and the next move is heard.
     claim(cluster.guest("second")?)?;

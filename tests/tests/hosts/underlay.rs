@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use vip_lab::{
     Cluster, ClusterConfig, EipReach, Lab,
     capture::Capture,
-    cluster::{FIRST, SECOND, WEB},
+    cluster::{FIRST, PEERS_PORT, SECOND, WEB},
     far_end::{self, Finding},
     underlay::{CLIENT, Cut, ROUTER, UnderlayConfig, vtep},
 };
@@ -46,7 +46,7 @@ fn two_plain_hosts_talk_by_the_kernels_vxlan_and_a_cut_host_is_silent_until_it_i
             underlay.heal()?;
             wait_for_ping(first.netns(), second.address())?;
         }
-        underlay.cut(host, Cut::Peers(4790))?;
+        underlay.cut(host, Cut::Peers(PEERS_PORT))?;
         ensure_pings(first.netns(), second.address())
     });
 }

@@ -5,6 +5,7 @@ use vip_lab::{
     Cluster, ClusterConfig, Lab, Mac,
     capture::Capture,
     cluster::VIP_ID,
+    frame::Frame,
     keepalived::{Keepalived, KeepalivedConfig, State},
     poll_until,
     scene::{EIP, PREFIX, VIP},
@@ -67,12 +68,18 @@ fn a_virtual_mac_of_a_vrid_that_the_vip_does_not_allow_claims_nothing() {
             virtual_mac: true,
             ..KeepalivedConfig::cloudpods("first", State::Master, vip)
         };
-        let before: u64 = cluster.vipd(1)?.drops()?.values().sum();
+        let (tap, before) =
+            (Capture::start(cluster.host(1)?.netns(), "tap0")?, cluster.drops(1, "source_mac")?);
+        let from_virtual = |frame: &Frame| !frame.outgoing && frame.source() == Some(VIRTUAL);
         let master = Keepalived::start(cluster.guest("first")?, &config)?;
         master.wait_for_state(vip_lab::LogMark::default(), State::Master, ELECTION)?;
-        poll_until(SOON, "its frames to be dropped", || {
-            let drops: u64 = cluster.vipd(1).ok()?.drops().ok()?.values().sum();
-            (drops > before).then_some(())
+        tap.wait_for(SOON, "the VIP's announcement from the virtual MAC", |frame| {
+            from_virtual(frame) && frame.announces(VIP)
+        })?;
+        // It is one of those.
+        let sent = u64::try_from(tap.count(from_virtual)?)?;
+        poll_until(SOON, "all that is from the virtual MAC to be dropped", || {
+            (cluster.drops(1, "source_mac").ok()? >= before + sent).then_some(())
         })?;
         for vipd in cluster.vipds() {
             ensure!(vipd.owner(VIP_ID)?.is_none(), "a virtual MAC that is not allowed owns the VIP");

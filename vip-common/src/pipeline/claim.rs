@@ -126,7 +126,15 @@ fn tell_repeat<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, word: OwnerWo
         None
     });
     if is_in_use {
-        tables.notify(&Event { epoch: word.epoch(), ..event_of(claim, EventKind::Repeated, now) });
+        tables.notify(&Event {
+            at: now,
+            epoch: word.epoch(),
+            kind: EventKind::Repeated as u32,
+            slot: claim.slot,
+            port: claim.port,
+            form: claim.form.number(),
+            ..Event::default()
+        });
     }
 }
 
@@ -135,7 +143,14 @@ fn wait<T: Tables>(tables: &T, cell: T::Vip, claim: &Claim, due: u64) -> ClaimOu
     let waiting = Pending::new(claim.port, claim.vrid, claim.form, due);
     let before = cell.pending();
     if cell.swap_pending(before, waiting) && before.port() != claim.port {
-        tables.notify(&event_of(claim, EventKind::Damped, tables.now()));
+        tables.notify(&Event {
+            at: tables.now(),
+            kind: EventKind::Damped as u32,
+            slot: claim.slot,
+            port: claim.port,
+            form: claim.form.number(),
+            ..Event::default()
+        });
     }
     ClaimOutcome::Waiting
 }
@@ -233,21 +248,13 @@ fn record<T: Tables>(tables: &T, old: OwnerWord, new: OwnerWord, claim: &Claim) 
         },
     );
     tables.notify(&Event {
-        epoch: new.epoch(),
-        previous: old.port(),
-        ..event_of(claim, EventKind::Moved, at)
-    });
-}
-
-// In line: it is built on the stack of its caller, which is counted.
-#[inline(always)]
-fn event_of(claim: &Claim, kind: EventKind, at: u64) -> Event {
-    Event {
         at,
-        kind: kind as u32,
+        epoch: new.epoch(),
+        kind: EventKind::Moved as u32,
         slot: claim.slot,
-        port: claim.port,
+        port: new.port(),
+        previous: old.port(),
         form: claim.form.number(),
         ..Event::default()
-    }
+    });
 }

@@ -8,7 +8,7 @@
 use super::{
     deliver::Receiver,
     guest::is_dhcp_reply,
-    overlay::{INNER, Tunnel, obstacle},
+    overlay::{INNER, Tunnel, is_too_long, obstacle},
     packet::{Frame, Ipv4Packet, Packet},
     rewrite::{answer_echo, check_routable, rewrite_at},
     route::{no_route, receiver_inside, target_inside},
@@ -118,6 +118,9 @@ fn send<P: Packet, T: Tables>(
     ip: &Ipv4Packet,
 ) -> Decision {
     if receiver.is_remote() {
+        if is_too_long(packet, receiver, Some(ip)) {
+            return Decision::drop(DropReason::TooBig);
+        }
         let host = receiver.entry.ifindex;
         if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {
             return Decision::LEAVE_TO_TC;
@@ -131,8 +134,9 @@ fn send<P: Packet, T: Tables>(
     if let Some(obstacle) = obstacle(packet, tunnel, receiver, Some(ip)) {
         return obstacle;
     }
-    attempt!(rewrite_at(packet, INNER, receiver.macs()));
+    // First: where a NIC has summed the whole frame up, the kernel takes the tunnel's headers out of its sum as they came.
     attempt!(packet.decapsulate().map_err(DropReason::from));
+    attempt!(rewrite_at(packet, 0, receiver.macs()));
     receiver.decision()
 }
 

@@ -8,9 +8,11 @@
 //! ```text
 //! uplink: parse → EIP → owner of the VIP, or port → translate → deliver
 //!                                                 → lives too short, too long → tell the sender
+//!         VXLAN of a VPC → receiver by the MAC inside → deliver | on its way once more | to the members here
 //! port:   source MAC → ARP: sender → claim | question | reply
 //!                    → IPv4: always allowed → source address → by MAC | by VIP | routed → deliver | translate → next hop
 //!                                                                                        → for an EIP: into the uplink
+//!                                                                                        → on another host: VXLAN
 //! ```
 
 mod advert;

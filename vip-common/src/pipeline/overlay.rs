@@ -135,6 +135,9 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
     };
     let ip = attempt!(Ipv4Packet::of(&ip, tunnel.length));
     let (receiver, slot) = attempt!(receiver_of(tables, tunnel, ethernet.destination, ip.destination));
+    if slot.as_vip().is_none() && is_at_sender(tables, tunnel, &receiver) {
+        return Decision::drop(DropReason::BackToSender);
+    }
     let decision = hand_over(packet, tables, tunnel, &receiver, Some(&ip));
     if let Some(vip) = slot.as_vip().and_then(|slot| tables.vip(slot)) {
         // Nothing changes in between that would have to be looked at first.
@@ -147,7 +150,7 @@ fn ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ether
     decision
 }
 
-/// Who receives a packet, and the VIP that it is for as a target word; the port's own address where it is for none.
+/// Who receives a packet, and what its MAC names: the VIP whose owner that is, or the port.
 #[inline(always)]
 fn receiver_of<T: Tables>(
     tables: &T,
@@ -168,17 +171,22 @@ fn receiver_of<T: Tables>(
     }
     let index = tables.port_by_mac(&MacKey::new(tunnel.vni, mac)).ok_or(DropReason::NoSuchAddress)?;
     let receiver = Receiver::port(tables, tunnel.vni, index)?;
-    let mut target = Target::port(index);
-    if destination != receiver.entry.address {
+    if destination != receiver.entry.address && !receiver.entry.flags.has(PortFlags::BYPASS) {
         let slot = tunnel.look_up(tables, destination).and_then(Target::as_vip);
         let grant = slot.and_then(|slot| tables.grant(&GrantKey { port: index, slot }));
-        if let Some(slot) = slot.filter(|_| grant.is_some_and(|grant| grant.rights.may_source())) {
-            target = Target::vip(slot);
-        } else if !receiver.entry.flags.has(PortFlags::BYPASS) {
+        if !grant.is_some_and(|grant| grant.rights.may_source()) {
             return Err(DropReason::DestinationNotOwn);
         }
     }
-    Ok((receiver, target))
+    // A packet that the owner hands on counted for the VIP when the owner got it.
+    Ok((receiver, Target::port(index)))
+}
+
+/// Whether the receiver is on the host that the frame comes from. Hosts with a forwarder send no such frame. A bridge that does not know
+/// where a guest beside it is does, to all hosts; from here it would learn that the guest is behind its tunnel.
+#[inline(always)]
+fn is_at_sender<T: Tables>(tables: &T, tunnel: &Tunnel, receiver: &Receiver<T>) -> bool {
+    receiver.is_remote() && tables.vtep(tunnel.from) == Some(receiver.entry.ifindex)
 }
 
 /// To the receiver: here, or on its way once more. `ip`: the packet, unless it is ARP.
@@ -193,6 +201,9 @@ fn hand_over<P: Packet, T: Tables>(
     if receiver.is_remote() {
         if tunnel.sent_on {
             return Decision::drop(DropReason::ForwardedTwice);
+        }
+        if is_too_long(packet, receiver, ip) {
+            return Decision::drop(DropReason::TooBig);
         }
         let host = receiver.entry.ifindex;
         if tunnel.stage == Stage::Xdp && !is_in_reach(tables, host) {
@@ -221,9 +232,9 @@ pub(super) fn obstacle<P: Packet, T: Tables>(
     if tunnel.stage == Stage::Xdp && !receiver.entry.flags.has(needed) {
         return Some(Decision::LEAVE_TO_TC);
     }
-    let (Some(ip), mtu) = (ip, receiver.entry.mtu as usize) else { return None };
+    let ip = ip?;
     if packet.gso_size() == 0 {
-        return if mtu != 0 && ip.length() > mtu { Some(Decision::drop(DropReason::TooBig)) } else { None };
+        return is_too_long(packet, receiver, Some(ip)).then_some(Decision::drop(DropReason::TooBig));
     }
     // Of UDP the kernel would still take the header for the tunnel's, and lose it where it is cut (Linux 6.18). And what is longer than its
     // packet is several frames, each with VXLAN before it, that the NIC has put together.
@@ -231,6 +242,17 @@ pub(super) fn obstacle<P: Packet, T: Tables>(
         return Some(Decision::drop(DropReason::EditFailed));
     }
     None
+}
+
+/// Whether a packet that is one on the wire does not fit the receiver's interface, or the way to its host.
+#[inline(always)]
+pub(super) fn is_too_long<P: Packet, T: Tables>(
+    packet: &P,
+    receiver: &Receiver<T>,
+    ip: Option<&Ipv4Packet>,
+) -> bool {
+    let mtu = receiver.entry.mtu as usize;
+    mtu != 0 && packet.gso_size() == 0 && ip.is_some_and(|ip| ip.length() > mtu)
 }
 
 /// Whether the packet inside is a VRRP advertisement, whatever MAC it is to: the sender's host does not ask either.
@@ -292,6 +314,9 @@ fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethern
     match operation {
         ArpOperation::Request if speaker.is_unspecified() => {
             if let Some(slot) = tunnel.look_up(tables, target).and_then(Target::as_vip) {
+                if !may_probe(tables, tunnel, slot, arp.sender_mac) {
+                    return Decision::drop(DropReason::ProbeNotMember);
+                }
                 let owner = present_owner(tables, slot);
                 return match Receiver::owner(tables, tunnel.vni, target, owner) {
                     Ok(receiver) => hand_over_arp(packet, tables, tunnel, &receiver),
@@ -307,9 +332,22 @@ fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, tunnel: &Tunnel, ethern
             let port = tables.port_by_mac(&MacKey::new(tunnel.vni, ethernet.destination));
             let index = attempt!(port.ok_or(DropReason::NoSuchAddress));
             let receiver = attempt!(Receiver::port(tables, tunnel.vni, index));
+            if is_at_sender(tables, tunnel, &receiver) {
+                return Decision::drop(DropReason::BackToSender);
+            }
             hand_over_arp(packet, tables, tunnel, &receiver)
         }
     }
+}
+
+/// Whether a probe for a VIP is a member's: a host without forwarder has not asked. A virtual router's MAC is no port's; who may use it has
+/// been asked by a host with a forwarder, and only the owner hears what else comes.
+#[inline(always)]
+fn may_probe<T: Tables>(tables: &T, tunnel: &Tunnel, slot: u32, mac: Mac) -> bool {
+    mac.vrid().is_some()
+        || tables
+            .port_by_mac(&MacKey::new(tunnel.vni, mac))
+            .is_some_and(|port| may_advertise(tables, port, slot))
 }
 
 /// [`hand_over`] of a frame whose Ethernet destination stays.

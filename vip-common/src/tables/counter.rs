@@ -95,11 +95,13 @@ pub enum MeterClass {
     Refusal = 1,
     /// ICMP errors that the forwarder itself sends (RFC 1812 §4.3.2.8).
     IcmpError = 2,
+    /// Claims that wait or change no owner, of which other hosts must hear.
+    Waiting = 3,
 }
 
 impl MeterClass {
     /// Number of classes: size of METERS.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 
     /// Nanoseconds per event, or error, that a CPU may send in the long run, and how many at once.
     #[inline(always)]
@@ -108,6 +110,7 @@ impl MeterClass {
             Self::Ownership => (100_000, 4096),
             Self::Refusal => (10_000_000, 64),
             Self::IcmpError => (1_000_000, 64),
+            Self::Waiting => (1_000_000, 1024),
         }
     }
 }

@@ -107,7 +107,8 @@ impl EventKind {
     pub const fn class(self) -> MeterClass {
         match self {
             Self::Moved | Self::MemberUses | Self::OwnerAnswered | Self::Advertises => MeterClass::Ownership,
-            Self::Damped | Self::Refused | Self::Repeated => MeterClass::Refusal,
+            Self::Damped | Self::Repeated => MeterClass::Waiting,
+            Self::Refused => MeterClass::Refusal,
         }
     }
 }

@@ -14,7 +14,8 @@ pub struct HostEntry {
     /// IPv4 header of what goes there, from this host's VTEP to the other's, of UDP without options and with DF; `total_length` is 0,
     /// and the checksum is that of such a header.
     pub ip: Ipv4Header,
-    /// Longest IP packet of a guest that goes there, in bytes: the uplink's MTU less [`Self::OVERHEAD`]; 0: not known, so anything may.
+    /// Longest IP packet of a guest that goes there, in bytes: the uplink's MTU, or the smaller one of the route there, less
+    /// [`Self::OVERHEAD`]; 0: not known, so anything may.
     pub mtu: u16,
     /// Neighbour on the uplink that leads to the VTEP; unspecified: there is no way at the moment.
     pub next_hop: Ipv4,

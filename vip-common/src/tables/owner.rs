@@ -137,7 +137,7 @@ pub struct OwnerEntry {
     pub pending: Pending,
     /// Nanoseconds since boot until which the bucket of moves is used up, for one move each interval.
     pub damped_until: u64,
-    /// Nanoseconds since boot when the agent was last told that a member other than the owner uses the VIP.
+    /// Nanoseconds since boot when the agent was last told that a member other than the owner uses the VIP, or advertises it.
     pub reported: u64,
 }
 

@@ -35,6 +35,12 @@ impl PortFlags {
         Self(self.0 | other.0)
     }
 
+    /// What is left of the set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of `other` is set.
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {

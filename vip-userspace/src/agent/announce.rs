@@ -1,15 +1,16 @@
 //! Tells outside neighbours where EIPs are.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeSet,
     net::Ipv4Addr,
     ops::Bound,
     time::{Duration, Instant},
 };
 
-/// When an EIP that has come here is announced. Repeats, because nothing confirms an announcement.
-const DELAYS: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
+/// How long after its first announcement an EIP that has come here is announced again, because nothing confirms an announcement.
+const REPEATS: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
 
 /// How often an EIP that stays here is announced: a switch or a neighbour that has lost or mixed up what it knew learns it anew. They
 /// take turns, evenly over this time,
@@ -28,9 +29,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Announcer {
     /// EIPs whose owner is here.
     here: BTreeSet<Ipv4Addr>,
-    /// Announcements to come.
-    queue: BTreeSet<(Instant, Ipv4Addr)>,
-    /// Nothing of those is sent before this.
+    /// EIPs that were not announced yet, with the moment when they came. The last one to come is the first to be announced, and before all
+    /// repeats: a VIP that moves does not wait for those that all came at a start.
+    first: BTreeSet<(Reverse<Instant>, Ipv4Addr)>,
+    /// Repeats to come.
+    repeats: BTreeSet<(Instant, Ipv4Addr)>,
+    /// Nothing of both is sent before this.
     rests_until: Option<Instant>,
     /// When the next of those that stay have their turn; `None`: nothing is here.
     turn_at: Option<Instant>,
@@ -41,10 +45,9 @@ pub(super) struct Announcer {
 impl Announcer {
     /// Tells which EIPs are here now. Those that came are announced, those that went are not any more.
     pub(super) fn set(&mut self, here: BTreeSet<Ipv4Addr>, now: Instant) {
-        for &eip in here.difference(&self.here) {
-            self.queue.extend(DELAYS.map(|delay| (now + delay, eip)));
-        }
-        self.queue.retain(|(_, eip)| here.contains(eip));
+        self.first.extend(here.difference(&self.here).map(|eip| (Reverse(now), *eip)));
+        self.first.retain(|(_, eip)| here.contains(eip));
+        self.repeats.retain(|(_, eip)| here.contains(eip));
         self.here = here;
         self.turn_at = self.turn().map(|(_, pause)| self.turn_at.unwrap_or(now + pause));
     }
@@ -57,10 +60,19 @@ impl Announcer {
         Some((together, (each * together).max(BETWEEN_TURNS)))
     }
 
+    /// Forgets that some EIPs were announced: neighbours may have heard of them from another host meanwhile. Those that are still here are
+    /// announced again by the next [`Self::set`].
+    pub(super) fn forget_some(&mut self, eips: &BTreeSet<Ipv4Addr>) {
+        self.here.retain(|eip| !eips.contains(eip));
+        self.first.retain(|(_, eip)| !eips.contains(eip));
+        self.repeats.retain(|(_, eip)| !eips.contains(eip));
+    }
+
     /// Forgets what was announced, as when the uplink has another MAC: all that is here is announced again.
     pub(super) fn forget(&mut self) {
         self.here.clear();
-        self.queue.clear();
+        self.first.clear();
+        self.repeats.clear();
         self.turn_at = None;
     }
 
@@ -69,9 +81,14 @@ impl Announcer {
         let mut due = Vec::new();
         if self.rests_until.is_none_or(|until| until <= now) {
             while due.len() < BATCH {
-                let Some(&first) = self.queue.first().filter(|(at, _)| *at <= now) else { break };
-                self.queue.remove(&first);
-                due.push(first.1);
+                if let Some((_, eip)) = self.first.pop_first() {
+                    self.repeats.extend(REPEATS.map(|delay| (now + delay, eip)));
+                    due.push(eip);
+                } else if self.repeats.first().is_some_and(|(at, _)| *at <= now) {
+                    due.extend(self.repeats.pop_first().map(|(_, eip)| eip));
+                } else {
+                    break;
+                }
             }
             self.rests_until = (due.len() == BATCH).then(|| now + PAUSE);
         }
@@ -90,7 +107,10 @@ impl Announcer {
 
     /// When [`Self::due`] has something.
     pub(super) fn next(&self) -> Option<Instant> {
-        let queued = self.queue.first().map(|(at, _)| self.rests_until.map_or(*at, |until| until.max(*at)));
+        let first = self.first.first().map(|(Reverse(came), _)| *came);
+        let repeat = self.repeats.first().map(|(at, _)| *at);
+        let queued = first.into_iter().chain(repeat).min();
+        let queued = queued.map(|at| self.rests_until.map_or(at, |until| until.max(at)));
         queued.into_iter().chain(self.turn_at).min()
     }
 }
@@ -136,7 +156,7 @@ mod tests {
         assert_eq!(announcer.next(), None);
         assert_eq!(announcer.due(start + PERIOD * 2), [] as [Ipv4Addr; 0]);
         announcer.set([EIP].into(), start);
-        assert_eq!(all_due(&mut announcer, start + Duration::from_secs(9)).len(), DELAYS.len());
+        assert_eq!(all_due(&mut announcer, start + Duration::from_secs(9)).len(), 1 + REPEATS.len());
     }
 
     #[test]
@@ -150,7 +170,7 @@ mod tests {
         let sent: BTreeSet<Ipv4Addr> =
             all_due(&mut announcer, soon).into_iter().map(|(_, eip)| eip).collect();
         assert_eq!(sent, many(1000));
-        assert!(announcer.queue.is_empty());
+        assert!(announcer.first.is_empty() && announcer.repeats.is_empty());
     }
 
     #[test]
@@ -175,6 +195,45 @@ mod tests {
         let later = start + Duration::from_secs(5);
         announcer.set(many(500_001), later);
         assert_eq!(announcer.due(later).first(), many(500_001).last());
+    }
+
+    #[test]
+    fn an_eip_that_comes_does_not_wait_for_thousands_that_came_before_or_are_repeated() {
+        let start = Instant::now();
+        let mut announcer = Announcer::default();
+        announcer.set(many(10_000), start);
+        let last = *many(10_001).last().expect("many");
+        // While most of the others wait for their first announcement, and when all of them wait to be repeated.
+        for later in [Duration::from_millis(300), Duration::from_millis(1600)].map(|time| start + time) {
+            announcer.set(many(10_000), later);
+            all_due(&mut announcer, later);
+            announcer.set(many(10_001), later);
+            let sent = all_due(&mut announcer, later + PAUSE);
+            assert!(sent.len() < 3 * BATCH);
+            assert!(sent.iter().any(|(_, eip)| *eip == last), "{:?} after the start", later - start);
+        }
+        let others: BTreeSet<Ipv4Addr> = all_due(&mut announcer, start + Duration::from_secs(10))
+            .into_iter()
+            .map(|(_, eip)| eip)
+            .collect();
+        assert_eq!(others.len(), 10_001, "none is forgotten");
+        assert!(announcer.first.is_empty() && announcer.repeats.is_empty());
+    }
+
+    #[test]
+    fn an_eip_that_another_host_announced_meanwhile_is_announced_again_and_no_other() {
+        let start = Instant::now();
+        let mut announcer = Announcer::default();
+        announcer.set(many(2), start);
+        all_due(&mut announcer, start + Duration::from_millis(100));
+        let (one, now) = (*many(1).first().expect("one"), start + Duration::from_millis(150));
+        announcer.forget_some(&many(1));
+        announcer.set(many(2), now);
+        let sent = all_due(&mut announcer, start + Duration::from_secs(9));
+        let times: Vec<Duration> =
+            sent.iter().filter(|(_, eip)| *eip == one).map(|(at, _)| *at - now).collect();
+        assert_eq!(times, [0, 50, 200, 1000].map(Duration::from_millis));
+        assert_eq!(sent.len() - times.len(), 2, "of the other one only repeats");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use vip_common::tables::PortFlags;
 use super::{
     error::chain,
     fdb,
-    fitness::{held_addresses, ports_on_vlans},
+    fitness::{held_addresses, ports_on_vlans, unchecked_trunks},
     interfaces,
     known::{Known, Origin},
     run::{Agent, RETRY},
@@ -398,6 +398,8 @@ impl Agent {
         }
         limits.extend(self.networks.missing.iter().cloned());
         limits.extend(self.tunnel_warnings());
+        let trunks = |state| unchecked_trunks(state, &self.config.host, self.links.links());
+        limits.extend(self.state.as_deref().map(trunks).unwrap_or_default());
         if self.peers.is_none() && self.state.as_ref().is_some_and(|state| state.hosts.len() > 1) {
             limits.push(
                 "other hosts are not told of claims, nor heard: the configuration has no `peers`".to_owned(),
@@ -405,7 +407,7 @@ impl Agent {
         }
         if self.extra_rules > 0 {
             limits.push(format!(
-                "{} policy routing rules are not obeyed: EIP traffic follows the tables local and main",
+                "{} policy routing rules are not obeyed: EIP traffic and VXLAN follow the tables local and main",
                 self.extra_rules
             ));
         }

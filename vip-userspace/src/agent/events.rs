@@ -46,6 +46,11 @@ fn mac_of(port: &PortEntry, word: OwnerWord) -> Mac {
     }
 }
 
+/// Whether a port that had a VIP when it was last looked at has it, but by a later epoch: it may have been without it meanwhile.
+fn came_back(before: OwnerWord, now: OwnerWord) -> bool {
+    now.port() != 0 && before.port() == now.port() && before.epoch() != now.epoch()
+}
+
 /// The owners' words, by slot, of slots in the tables.
 fn present_words(
     tables: &Tables,
@@ -88,7 +93,10 @@ impl Agent {
                 }
                 Some(EventKind::Refused) => self.log_refusal(event, now),
                 Some(EventKind::MemberUses) => {
-                    if self.take_use(event, now) {
+                    // The programs tell of uses and adverts now and then, and of both by turns that whichever comes first takes: a rival
+                    // that also uses the VIP may never be told of as one.
+                    let is_judged = self.judge_masters(event.slot);
+                    if self.take_use(event, now) || is_judged {
                         moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
@@ -175,7 +183,7 @@ impl Agent {
             return false;
         }
         // An answer may be among what was lost.
-        self.notice_lost_events();
+        self.forget_cases_of_lost_events();
         let Use::TakesOver(word) = self.silent.member_uses(slot, entry.word, now) else { return false };
         self.replace_silent(slot, word, member)
     }
@@ -195,7 +203,7 @@ impl Agent {
         if entry.word.epoch() != epoch || self.contents.port_here(entry.word.port()).is_none() {
             return false;
         }
-        self.notice_lost_events();
+        self.forget_cases_of_lost_events();
         let verdict = self.silent.member_uses(slot, entry.word, now);
         self.ask_silent_owners(now);
         verdict == Use::TakesOver(entry.word)
@@ -338,16 +346,23 @@ impl Agent {
         PacketSocket::open(bridge.ifindex)?.send(&frame)
     }
 
-    /// Tells whether events were lost since the last look. Open questions are forgotten then.
-    pub(super) fn notice_lost_events(&mut self) -> bool {
-        let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) else { return false };
-        if lost == self.lost {
-            return false;
+    /// Forgets questions whose answers may be among the events that were lost. That the owners are to be read anew is left to the regular
+    /// look, which has not seen the loss then.
+    fn forget_cases_of_lost_events(&mut self) {
+        if let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) {
+            self.silent.events_lost(lost);
         }
-        tracing::warn!("{} events were lost; reads the owners anew", lost.wrapping_sub(self.lost));
-        self.lost = lost;
-        self.silent.forget();
-        true
+    }
+
+    /// Tells whether events were lost since the last regular look. Open questions are forgotten then.
+    fn notice_lost_events(&mut self) -> bool {
+        let Ok(lost) = self.tables.meters.lost(MeterClass::Ownership) else { return false };
+        self.silent.events_lost(lost);
+        let before = std::mem::replace(&mut self.lost, lost);
+        if lost != before {
+            tracing::warn!("{} events were lost; reads the owners anew", lost.wrapping_sub(before));
+        }
+        lost != before
     }
 
     /// The regular look: what the events should have told. Of many VIPs it takes a part each time, and all when events were lost.
@@ -380,21 +395,25 @@ impl Agent {
     /// The same for those slots in the tables that are in a range.
     fn look_at_range(&mut self, range: Range<u32>, slots: &[u32]) -> bool {
         let first = self.words.is_empty();
-        let mut late = Vec::new();
-        let entries = slots.iter().filter_map(|&slot| Some((slot, self.tables.vips.load(slot).ok()?)));
-        let words = entries.map(|(slot, entry)| {
+        let (mut words, mut late, mut again) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for &slot in slots {
+            let Ok(entry) = self.tables.vips.load(slot) else { continue };
             if entry.pending != Pending::NONE {
                 late.push(slot);
             }
-            (slot, entry.word)
-        });
-        let (changed, any) = self.words.see_all(range, words);
+            if came_back(self.words.get(slot), entry.word) {
+                again.insert(slot);
+            }
+            words.push((slot, entry.word));
+        }
+        let (changed, any) = self.words.see_all(range, words.into_iter());
         // Those that nobody told of: the event was lost, or there was no vipd.
         let now = Instant::now();
         for slot in late {
             self.expect_late(slot, now);
         }
         self.tell_peers(changed.iter().copied());
+        self.announce_again(&again);
         // Those before the start are history, not news.
         self.read_moves(&changed, !first);
         any
@@ -404,10 +423,18 @@ impl Agent {
     pub(super) fn look_at_words_of(&mut self, slots: &BTreeSet<u32>) {
         let members = &self.contents.near().members;
         let present = slots.iter().copied().filter(|slot| members.contains_key(slot));
-        let words = present_words(&self.tables, present);
-        let changed: Vec<u32> =
-            words.filter(|(slot, word)| self.words.see(*slot, *word)).map(|(slot, _)| slot).collect();
+        let (mut changed, mut again) = (Vec::new(), BTreeSet::new());
+        for (slot, word) in present_words(&self.tables, present) {
+            let before = self.words.get(slot);
+            if self.words.see(slot, word) {
+                changed.push(slot);
+            }
+            if came_back(before, word) {
+                again.insert(slot);
+            }
+        }
         self.tell_peers(changed.iter().copied());
+        self.announce_again(&again);
         self.read_moves(&changed, true);
     }
 
@@ -476,6 +503,18 @@ impl Agent {
         self.announcer.set(here, Instant::now());
     }
 
+    /// Announces the EIPs of VIPs anew whose owner is here: another host may have announced them meanwhile.
+    pub(super) fn announce_again(&mut self, slots: &BTreeSet<u32>) {
+        if slots.is_empty() {
+            return;
+        }
+        let is_of = |target: Target| target.as_vip().is_some_and(|slot| slots.contains(&slot));
+        let eips = self.announceable.iter().filter(|(_, target)| is_of(*target)).map(|(eip, _)| *eip);
+        self.announcer.forget_some(&eips.collect());
+        self.choose_announcements();
+        self.announce(Instant::now());
+    }
+
     /// Sends the announcements that are due.
     pub(super) fn announce(&mut self, now: Instant) {
         let due = self.announcer.due(now);
@@ -506,5 +545,21 @@ impl Agent {
     /// The id of the VIP in a slot.
     pub(super) fn vip_name(&self, slot: u32) -> Id {
         self.names.vip(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_of_a_later_epoch_came_back_and_one_with_another_mac_or_claim_did_not() {
+        let word = OwnerWord::new(4, true, 7, 0);
+        assert!(came_back(word, OwnerWord::new(6, true, 7, 0)));
+        for same in [word, OwnerWord::new(4, true, 7, 66), OwnerWord::new(4, false, 7, 0)] {
+            assert!(!came_back(word, same));
+        }
+        assert!(!came_back(word, OwnerWord::new(5, true, 8, 0)), "it is another one");
+        assert!(!came_back(OwnerWord::new(4, true, 0, 0), OwnerWord::new(5, true, 0, 0)), "it is nobody");
     }
 }

@@ -71,6 +71,26 @@ pub(super) fn judge(
     Judged::Unfit { state, error }
 }
 
+/// Interfaces in bridges of which only VLANs are ports': nothing stands where their guests send without a tag.
+pub(super) fn unchecked_trunks(state: &State, host: &str, links: &Links) -> Vec<String> {
+    let interfaces = |tagged: bool| {
+        let ports = ports_on(state, host).filter(move |(_, port)| port.vlan.is_some() == tagged);
+        ports.map(|(port, _)| state.interface(port)).collect::<BTreeSet<_>>()
+    };
+    let (trunks, untagged) = (interfaces(true), interfaces(false));
+    let is_in_bridge = |name: &str| links.by_name(name).is_some_and(|link| link.master.is_some());
+    trunks
+        .difference(&untagged)
+        .filter(|interface| is_in_bridge(interface))
+        .map(|interface| {
+            format!(
+                "interface {interface} is in a bridge and has ports in VLANs only: what its guest sends without a tag, or in another VLAN, \
+                 is not checked; give it a port without `vlan`, or take it out of the bridge"
+            )
+        })
+        .collect()
+}
+
 /// Addresses that the state gives away, but the host itself holds.
 pub(super) fn held_addresses(state: &State, routes: &RouteTable) -> Vec<String> {
     let held = Held::by(routes);

@@ -54,8 +54,10 @@ impl Places {
         self.of.as_ref().is_some_and(|of| Arc::ptr_eq(&of.0, state) && Arc::ptr_eq(&of.1, assigned))
     }
 
-    /// Notes the print of a VIP's word. Tells whether it is another one.
-    fn note(&mut self, vip: Vip, print: u64) -> bool {
+    /// Notes a VIP's word, as this host names it: its sums are to be of what it would tell. It names a port that has moved after its former host
+    /// until its own state says so. `None`: it has no name. Tells whether it is another one.
+    fn note(&mut self, vip: Vip, word: Option<&Word>) -> bool {
+        let print = word.map_or(0, |word| word.print(vip));
         let Some(place) = self.by_vip.get_mut(&vip) else { return false };
         let before = std::mem::replace(&mut place.print, print);
         if let Some(sum) = self.sums.get_mut(vip.bucket()) {
@@ -157,6 +159,9 @@ impl TableWords<'_> {
             }
             self.replaced.insert(slot);
         }
+        // Not the word in the table, which may be a claim of just now that nobody was told of.
+        let named = self.named(slot, word);
+        self.places.note(vip, named.as_ref());
         Ok(Replaced::Done)
     }
 }
@@ -169,15 +174,11 @@ impl Owners for TableWords<'_> {
     }
 
     fn replace(&mut self, vip: Vip, old: &Word, new: &Word) -> Replaced {
-        let replaced = self.try_replace(vip, old, new).unwrap_or_else(|error| {
+        self.try_replace(vip, old, new).unwrap_or_else(|error| {
             tracing::error!("what another host told was not written: {}", chain(&error));
             // It is told again.
             Replaced::Unknown
-        });
-        if replaced == Replaced::Done {
-            self.places.note(vip, new.print(vip));
-        }
-        replaced
+        })
     }
 
     fn overtake(&mut self, vip: Vip) {
@@ -370,10 +371,10 @@ impl Agent {
             for slot in slots {
                 let Some(vip) = words.vip_in(slot) else { continue };
                 let word = words.word(vip);
-                let print = word.as_ref().map_or(0, |word| word.print(vip));
+                let is_other = words.places.note(vip, word.as_ref());
                 // What is another host's is that host's to tell.
                 let ours = word.is_some_and(|word| word.holder.is_none() || word.is_held_on(&host));
-                if words.places.note(vip, print) && ours {
+                if is_other && ours {
                     changed.push(vip);
                 }
             }
@@ -393,6 +394,17 @@ impl Agent {
             exchange.claimed(&vips, words, now);
         });
         debug_assert!(replaced.is_empty(), "telling changes nothing here");
+    }
+
+    /// Has EIPs of VIPs that stay here announced again where another host may have announced them.
+    fn announce_upheld(&mut self) {
+        let upheld = self.peers.as_mut().map(|peers| peers.exchange.take_upheld()).unwrap_or_default();
+        if upheld.is_empty() {
+            return;
+        }
+        let mut slots = BTreeSet::new();
+        self.exchange(|_, words| slots.extend(upheld.into_iter().filter_map(|vip| words.slot_of(vip))));
+        self.announce_again(&slots);
     }
 
     /// Takes the datagrams that have come.
@@ -429,6 +441,7 @@ impl Agent {
             }
         });
         self.take_replaced(replaced).await;
+        self.announce_upheld();
         let calls = self.peers.as_mut().map(|peers| peers.exchange.take_calls()).unwrap_or_default();
         for (host, call) in calls {
             self.take_call(&host, call, now).await;
@@ -535,5 +548,30 @@ impl Agent {
         } else {
             ConfigFlags::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_of_the_words_as_this_host_names_them() {
+        let vip = Vip { vni: 4001, address: Ipv4Addr::new(192, 168, 7, 246) };
+        let held_on = |host: &str| {
+            let holder = Holder { port: "p".into(), host: host.into(), vrid: 0 };
+            Word { epoch: 5, claimed: false, holder: Some(holder) }
+        };
+        let mut places = Places::default();
+        places.by_vip.insert(vip, Place { slot: 3, print: 0 });
+        let sum = |places: &Places| places.sums.iter().fold(0_u64, |sum, part| sum.wrapping_add(*part));
+        // What the other host told named the port's former host, and this one does not.
+        assert!(places.note(vip, Some(&held_on("b"))));
+        assert_eq!(sum(&places), held_on("b").print(vip));
+        assert!(!places.note(vip, Some(&held_on("b"))));
+        assert!(places.note(vip, Some(&held_on("a"))));
+        assert_eq!(sum(&places), held_on("a").print(vip));
+        assert!(places.note(vip, None));
+        assert_eq!(sum(&places), 0);
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct SilentOwners {
     cases: BTreeMap<u32, Case>,
     /// Members here that used a VIP whose owner is on another host, which was told: with the owner's word then.
     elsewhere: BTreeMap<u32, (OwnerWord, u32)>,
+    /// Events that were lost.
+    lost: u64,
 }
 
 impl SilentOwners {
@@ -92,9 +94,11 @@ impl SilentOwners {
         self.cases.remove(&slot);
     }
 
-    /// Forgets all cases: an answer may have been lost.
-    pub(super) fn forget(&mut self) {
-        self.cases.clear();
+    /// So many events were lost until now. If there are more than at the last call, an answer may be among them: all cases are forgotten.
+    pub(super) fn events_lost(&mut self, lost: u64) {
+        if std::mem::replace(&mut self.lost, lost) != lost {
+            self.cases.clear();
+        }
     }
 
     /// The questions to ask now, as (slot, word of the owner to ask). Call again at [`Self::next`].
@@ -202,6 +206,20 @@ mod tests {
         let other = OwnerWord::new(8, true, 2, 0);
         assert_eq!(silent.member_uses(4, other, over), Use::Asking);
         assert_eq!(silent.due(over), [(4, other)]);
+    }
+
+    #[test]
+    fn silence_while_events_were_lost_does_not_count() {
+        let start = Instant::now();
+        let mut silent = SilentOwners::default();
+        silent.events_lost(3);
+        silent.member_uses(4, WORD, start);
+        let (_, over) = run(&mut silent, start);
+        silent.events_lost(3);
+        assert_eq!(silent.clone().member_uses(4, WORD, over), Use::TakesOver(WORD));
+        silent.events_lost(4);
+        assert_eq!(silent.member_uses(4, WORD, over), Use::Asking);
+        assert_eq!(run(&mut silent, over).0, 3);
     }
 
     #[test]

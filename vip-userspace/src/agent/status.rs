@@ -56,6 +56,7 @@ impl Shared {
             events_lost: EventsLost {
                 ownership: meters.lost(MeterClass::Ownership)?,
                 refusals: meters.lost(MeterClass::Refusal)?,
+                waiting: meters.lost(MeterClass::Waiting)?,
             },
             icmp_errors_held_back: meters.lost(MeterClass::IcmpError)?,
             peers: peers.as_ref().map(PeersFacts::status),

@@ -279,6 +279,8 @@ impl<'a> View<'a> {
         let slot = self.facts.assigned.vips.get(vip);
         let traffic = slot.and_then(|slot| self.read(tables.vips.all_traffic(slot))).unwrap_or_default();
         let Traffic { packets_in, bytes_in, packets_out, bytes_out } = traffic;
+        let onward = slot.and_then(|slot| self.read(tables.vips.traffic(slot, Way::Onward)));
+        let onward = onward.unwrap_or_default();
         VipView {
             id: state.vips.id(vip).to_owned(),
             vpc: state.vpcs.id(state.vpc_of_vip(what)).to_owned(),
@@ -305,6 +307,8 @@ impl<'a> View<'a> {
             bytes_in,
             packets_out,
             bytes_out,
+            packets_onward: onward.packets_in,
+            bytes_onward: onward.bytes_in,
             name,
             remark,
         }

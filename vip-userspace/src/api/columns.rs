@@ -96,6 +96,8 @@ impl Tabular for VipView {
         Column::csv("bytes_in", |vip| vip.bytes_in.to_string()),
         Column::csv("packets_out", |vip| vip.packets_out.to_string()),
         Column::csv("bytes_out", |vip| vip.bytes_out.to_string()),
+        Column::csv("packets_onward", |vip| vip.packets_onward.to_string()),
+        Column::csv("bytes_onward", |vip| vip.bytes_onward.to_string()),
         Column::csv("name", |vip| optional(vip.name.as_ref())),
         Column::csv("remark", |vip| optional(vip.remark.as_ref())),
     ];

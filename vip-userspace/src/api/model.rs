@@ -184,7 +184,7 @@ pub struct VipView {
     pub eip: Option<String>,
     /// VRIDs whose virtual router MACs may claim it.
     pub vrids: Vec<u8>,
-    /// Frames towards guests that this host delivered for it.
+    /// Frames towards its owner that this host passed on, to a guest here or to another host: one that crosses hosts counts on both.
     pub packets_in: u64,
     /// Bytes of those frames.
     pub bytes_in: u64,
@@ -192,6 +192,10 @@ pub struct VipView {
     pub packets_out: u64,
     /// Bytes of those frames.
     pub bytes_out: u64,
+    /// Frames that came from another host, which took the owner for one here, and that this host sent on to the present one.
+    pub packets_onward: u64,
+    /// Bytes of those frames.
+    pub bytes_onward: u64,
     /// Display name.
     pub name: Option<String>,
     /// The operator's remark.
@@ -243,7 +247,7 @@ pub struct EipView {
     pub served_by: Option<String>,
     /// The entry of `eip_networks` that holds it; `null`: it is routed.
     pub network: Option<String>,
-    /// Frames towards guests that this host delivered for it.
+    /// Frames to it that came in at this host, and that it passed on to a guest here or to another host.
     pub packets_in: u64,
     /// Bytes of those frames.
     pub bytes_in: u64,

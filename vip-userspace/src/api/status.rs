@@ -288,6 +288,8 @@ pub struct EventsLost {
     pub ownership: u64,
     /// Refused claims.
     pub refusals: u64,
+    /// Claims that wait or change no owner.
+    pub waiting: u64,
 }
 
 /// How this host and the others tell each other who owns what.

@@ -66,8 +66,9 @@ fn write(text: &mut String, status: &StatusView) -> fmt::Result {
     write_losses(text, losses)?;
     writeln!(
         text,
-        "events that did not reach vipd: {} changes of owner (read again from the tables), {} refusals",
-        events_lost.ownership, events_lost.refusals
+        "events that did not reach vipd: {} changes of owner (read again from the tables), {} claims that waited or changed no owner, {} \
+         refusals",
+        events_lost.ownership, events_lost.waiting, events_lost.refusals
     )?;
     writeln!(text, "ICMP errors held back because too many were due: {icmp_errors_held_back}")?;
     writeln!(text)?;

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::Ipv4Addr,
     time::{Duration, Instant},
@@ -47,6 +47,10 @@ const BULK_WAITING: usize = 1024;
 /// Words about VIPs and ports that the state does not know which are kept for when it does.
 const PARKED: usize = 4096;
 
+/// How long they are kept: as long as any host that is up knows one, comparing tells it again more often. One that nobody knows any more may
+/// be of a VIP's former life.
+const PARKED_FOR: Duration = Duration::from_secs(120);
+
 /// Draws random numbers.
 type Random = Box<dyn FnMut() -> Nonce + Send>;
 
@@ -90,11 +94,20 @@ struct Learning {
     held: BTreeMap<Vip, u64>,
 }
 
+/// A word about what the state does not know.
+#[derive(Clone, Debug)]
+struct Parked {
+    word: Word,
+    /// The host that told it last, and when.
+    sender: Id,
+    at: Instant,
+}
+
 /// What came of a word that was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It is this host's word now.
-    Applied,
+    /// It is this host's word now, instead of this one, if that was of a guest of this host.
+    Applied(Option<Word>),
     /// It need not be told again.
     Settled,
     /// This host's own word is higher: the other has to hear it.
@@ -107,6 +120,32 @@ enum Outcome {
     Unheard,
 }
 
+/// Words for a host, as many in a datagram as there is room for.
+struct Datagrams {
+    filled: Vec<Vec<News>>,
+    /// Bytes that the words of a datagram may have, and that are left in the last one.
+    room: usize,
+    left: usize,
+}
+
+impl Datagrams {
+    fn new(sender: &str, receiver: &str) -> Self {
+        Self { filled: Vec::new(), room: room_for_words(sender, receiver), left: 0 }
+    }
+
+    fn add(&mut self, told: News) {
+        let length = length_of(&told);
+        let last = self.filled.last_mut();
+        if let Some(news) = last.filter(|news| news.len() < MOST_WORDS && length <= self.left) {
+            news.push(told);
+        } else {
+            self.filled.push(vec![told]);
+            self.left = self.room;
+        }
+        self.left = self.left.saturating_sub(length);
+    }
+}
+
 /// One host's part in the protocol.
 ///
 /// Whoever has it calls [`Self::tick`] at [`Self::next`] and sends [`Self::take_outgoing`] after every call.
@@ -115,8 +154,8 @@ pub struct Exchange {
     key: Key,
     random: Random,
     peers: BTreeMap<Ipv4Addr, Peer>,
-    /// Words for later, each with the host that told it.
-    parked: BTreeMap<Vip, (Word, Id)>,
+    /// Words for later.
+    parked: BTreeMap<Vip, Parked>,
     /// `None`: it is over.
     learning: Option<Learning>,
     unlisted: u64,
@@ -125,6 +164,8 @@ pub struct Exchange {
     claims: u64,
     /// Calls that came, each with the host that made it.
     calls: Vec<(Id, Call)>,
+    /// VIPs that stay here though another host took itself for the owner's.
+    upheld: BTreeSet<Vip>,
 }
 
 impl fmt::Debug for Exchange {
@@ -151,6 +192,7 @@ impl Exchange {
             outgoing: Vec::new(),
             claims: 0,
             calls: Vec::new(),
+            upheld: BTreeSet::new(),
         }
     }
 
@@ -207,6 +249,12 @@ impl Exchange {
     /// The calls that have come, each with the host that made it. To be asked after every datagram.
     pub fn take_calls(&mut self) -> Vec<(Id, Call)> {
         std::mem::take(&mut self.calls)
+    }
+
+    /// VIPs that guests of this host own, and of which another host has told a lower word of its own: it may have announced itself as
+    /// the owner's host. To be asked after every datagram.
+    pub fn take_upheld(&mut self) -> BTreeSet<Vip> {
+        std::mem::take(&mut self.upheld)
     }
 
     /// Calls a host, if it is up.
@@ -267,19 +315,26 @@ impl Exchange {
     /// The state is another: what was put aside may be understood now.
     pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
         let mut raised = Vec::new();
-        for (vip, (word, sender)) in std::mem::take(&mut self.parked) {
-            match self.merge(News { vip, word, claim: 0 }, &sender, false, owners) {
+        self.forget_parked(now);
+        for (vip, Parked { word, sender, at }) in std::mem::take(&mut self.parked) {
+            match self.merge(News { vip, word, claim: 0 }, &sender, false, owners, at) {
                 Outcome::Raised => raised.push(vip),
-                Outcome::Applied => self.note_applied(&sender),
+                Outcome::Applied(before) => {
+                    self.cede(vip, before, owners);
+                    self.note_applied(vip, &sender);
+                }
                 Outcome::Settled | Outcome::Answered | Outcome::Parked | Outcome::Unheard => {}
             }
         }
+        self.tell_ceded();
         self.spread(&raised, 0, owners, now);
     }
 
-    fn note_applied(&mut self, sender: &Id) {
-        if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == *sender) {
-            peer.applied += 1;
+    /// A word of another host counts here now: what waits to be told of the VIP is that word, and no claim of a guest here is the reason.
+    fn note_applied(&mut self, vip: Vip, sender: &Id) {
+        for peer in self.peers.values_mut() {
+            peer.queue.forget_claim(vip);
+            peer.applied += u64::from(peer.id == *sender);
         }
     }
 
@@ -297,8 +352,22 @@ impl Exchange {
                 Some(peer) => peer.refused.count(refusal),
                 None => self.unlisted += 1,
             }
+            if refusal == Refusal::Session {
+                self.greet_again(from, now);
+            }
         }
         taken
+    }
+
+    /// Greets a host that is up but speaks in another session than the one known here, or to another one of this host: the last greeting
+    /// of a restart was lost. Else neither would greet until it takes the other for dead.
+    fn greet_again(&mut self, vtep: Ipv4Addr, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&vtep)
+            && peer.is_to_be_greeted_again(now)
+        {
+            let challenge = peer.challenge;
+            self.send(vtep, Body::Hello { challenge, echo: NO_NONCE });
+        }
     }
 
     fn take(
@@ -348,6 +417,7 @@ impl Exchange {
                 let differ =
                     (0_u32..).zip(ours.iter().zip(sums.iter())).filter(|(_, (ours, theirs))| ours != theirs);
                 let buckets = differ.fold(0, |buckets, (bucket, _)| buckets | 1 << bucket);
+                peer.agreed |= buckets == 0;
                 if peer.difference.is_to_be_told(buckets, now) {
                     peer.add_bulk(buckets, now);
                 }
@@ -421,11 +491,11 @@ impl Exchange {
         let (mut acked, mut raised) = (0_u32, Vec::new());
         for (place, news) in news.into_iter().enumerate() {
             let News { vip, claim, .. } = news;
-            let outcome = self.merge(news, &sender, newest, owners);
+            let outcome = self.merge(news, &sender, newest, owners, now);
             let Some(peer) = self.peers.get_mut(&from) else { return };
             // Only a claim that knew what is known here is later than what waits here, and it is later once.
             if claim != 0
-                && matches!(outcome, Outcome::Applied | Outcome::Settled)
+                && matches!(outcome, Outcome::Applied(_) | Outcome::Settled)
                 && peer.session.as_mut().is_some_and(|session| session.note_claim(vip, claim))
             {
                 owners.overtake(vip);
@@ -435,8 +505,10 @@ impl Exchange {
             }
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match outcome {
-                Outcome::Applied => {
-                    peer.applied += 1;
+                Outcome::Applied(before) => {
+                    self.cede(vip, before, owners);
+                    self.note_applied(vip, &sender);
+                    let Some(peer) = self.peers.get_mut(&from) else { return };
                     // What was to be told of it has been overtaken.
                     peer.queue.remove(vip);
                 }
@@ -450,17 +522,58 @@ impl Exchange {
         if let Some(peer) = self.peers.get_mut(&from).filter(|_| acked != 0) {
             peer.acks.push((number, acked));
         }
+        self.tell_ceded();
         self.spread(&raised, 0, owners, now);
     }
 
-    /// Takes a word that a host has told. `newest`: no later datagram of that host was taken before.
-    fn merge(&mut self, news: News, sender: &Id, newest: bool, owners: &mut impl Owners) -> Outcome {
+    /// A word of a guest of this host, if there was one, was replaced by another host's. That host may have made its own without knowing
+    /// of this one, whose guest may have been announced meanwhile: it is to hear of it.
+    fn cede(&mut self, vip: Vip, before: Option<Word>, owners: &impl Owners) {
+        let Some(before) = before else { return };
+        let Some(holder) = owners.word(vip).and_then(|word| word.holder) else { return };
+        if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == holder.host)
+            && !peer.knows(vip)
+            && peer.ceded.len() < PARKED
+        {
+            peer.ceded.insert(vip, before);
+        }
+    }
+
+    /// Tells hosts that are up, once, which words they have replaced unknowingly.
+    fn tell_ceded(&mut self) {
+        let mut told = Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.up && !peer.ceded.is_empty()) {
+            let mut datagrams = Datagrams::new(&self.host, &peer.id);
+            for (vip, word) in std::mem::take(&mut peer.ceded) {
+                datagrams.add(News { vip, word, claim: 0 });
+            }
+            told.extend(datagrams.filled.into_iter().map(|news| (peer.vtep, news)));
+        }
+        for (vtep, news) in told {
+            self.send(vtep, Body::News(news));
+        }
+    }
+
+    /// Takes a word that a host has told at a moment. `newest`: no later datagram of that host was taken before.
+    fn merge(
+        &mut self,
+        news: News,
+        sender: &Id,
+        newest: bool,
+        owners: &mut impl Owners,
+        at: Instant,
+    ) -> Outcome {
         let News { vip, word, claim } = news;
         loop {
-            let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender) };
+            let Some(mine) = owners.word(vip) else { return self.park(vip, word, sender, at) };
             let is_mine = mine.is_held_on(&self.host);
             let new = match word.order().cmp(&mine.order()) {
-                Ordering::Less => return Outcome::Answered,
+                Ordering::Less => {
+                    if is_mine && word.is_held_on(sender) {
+                        self.upheld.insert(vip);
+                    }
+                    return Outcome::Answered;
+                }
                 Ordering::Equal if word == mine => return Outcome::Settled,
                 // One owner's host tells different things one after the other: the last one counts.
                 Ordering::Equal if word.is_held_on(sender) && newest => word.clone(),
@@ -482,29 +595,34 @@ impl Exchange {
             let raised = new != word;
             match owners.replace(vip, &mine, &new) {
                 Replaced::Done if raised => return Outcome::Raised,
-                Replaced::Done => return Outcome::Applied,
+                Replaced::Done => return Outcome::Applied(Some(mine).filter(|_| is_mine)),
                 Replaced::Changed => {}
-                Replaced::Unknown => return self.park(vip, word, sender),
+                Replaced::Unknown => return self.park(vip, word, sender, at),
             }
         }
     }
 
     /// Keeps a word for later, if there is room.
-    fn park(&mut self, vip: Vip, word: Word, sender: &Id) -> Outcome {
+    fn park(&mut self, vip: Vip, word: Word, sender: &Id, at: Instant) -> Outcome {
         match self.parked.get(&vip) {
-            Some((parked, _)) if parked.order() > word.order() => {}
+            Some(parked) if parked.word.order() > word.order() => {}
             None if self.parked.len() >= PARKED => return Outcome::Unheard,
             Some(_) | None => {
-                self.parked.insert(vip, (word, sender.clone()));
+                self.parked.insert(vip, Parked { word, sender: sender.clone(), at });
             }
         }
         Outcome::Parked
     }
 
+    /// Forgets what was put aside long ago.
+    fn forget_parked(&mut self, now: Instant) {
+        self.parked.retain(|_, parked| now < parked.at + PARKED_FOR);
+    }
+
     /// Forgets what was put aside about a VIP, unless it is higher than the word of now.
     fn unpark(&mut self, vip: Vip, owners: &impl Owners) {
-        if let Some((parked, _)) = self.parked.get(&vip)
-            && owners.word(vip).is_some_and(|word| parked.order() <= word.order())
+        if let Some(parked) = self.parked.get(&vip)
+            && owners.word(vip).is_some_and(|word| parked.word.order() <= word.order())
         {
             self.parked.remove(&vip);
         }
@@ -513,6 +631,7 @@ impl Exchange {
     /// Does what is due.
     pub fn tick(&mut self, owners: &mut impl Owners, now: Instant) {
         self.end_learning(owners, now);
+        self.tell_ceded();
         let vteps: Vec<Ipv4Addr> = self.peers.keys().copied().collect();
         for vtep in vteps {
             self.tend(vtep, owners, now);
@@ -535,6 +654,7 @@ impl Exchange {
         if peer.digest_at <= now {
             peer.digest_at = now + COMPARE;
             self.send(vtep, Body::Digest(Box::new(owners.sums())));
+            self.forget_parked(now);
         }
         let learns = self.learning.is_some();
         let Some(peer) = self.peers.get_mut(&vtep) else { return };
@@ -583,35 +703,24 @@ impl Exchange {
     /// Tells a host that is up the words of `urgent` VIPs, and of those that are due, as many as go at once.
     fn tell(&mut self, vtep: Ipv4Addr, urgent: &[Vip], owners: &impl Owners, now: Instant) {
         let Some(peer) = self.peers.get_mut(&vtep).filter(|peer| peer.up) else { return };
-        let room = room_for_words(&self.host, &peer.id);
         let mut urgent = urgent.iter().copied();
-        let mut datagrams: Vec<Vec<News>> = Vec::new();
-        let mut left = 0;
+        let mut datagrams = Datagrams::new(&self.host, &peer.id);
         let rests = peer.rests_until.is_some_and(|until| now < until);
         // All of them are in the queue already: what does not go now goes after the pause.
-        while let Some(vip) = (urgent.next().filter(|_| datagrams.len() < BURST))
-            .or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.len() < BURST))
+        while let Some(vip) = (urgent.next().filter(|_| datagrams.filled.len() < BURST))
+            .or_else(|| peer.queue.first_due(now).filter(|_| !rests && datagrams.filled.len() < BURST))
         {
             let Some(word) = owners.word(vip).filter(|word| *word != Word::default()) else {
                 peer.queue.remove(vip);
                 continue;
             };
-            let told = News { vip, word, claim: peer.queue.claim(vip) };
-            let length = length_of(&told);
-            if let Some(news) = datagrams.last_mut().filter(|news| news.len() < MOST_WORDS && length <= left)
-            {
-                news.push(told);
-            } else {
-                datagrams.push(vec![told]);
-                left = room;
-            }
-            left = left.saturating_sub(length);
+            datagrams.add(News { vip, word, claim: peer.queue.claim(vip) });
             peer.queue.sent(vip, now);
         }
-        if datagrams.len() >= BURST {
+        if datagrams.filled.len() >= BURST {
             peer.rests_until = Some(now + PAUSE);
         }
-        for news in datagrams {
+        for news in datagrams.filled {
             let told =
                 |News { vip, word, claim }: &News| (*vip, Told { print: word.print(*vip), claim: *claim });
             let contents = news.iter().map(told).collect();

@@ -10,11 +10,12 @@
 //! # What is authenticated
 //!
 //! Each datagram ends with an HMAC-SHA256 (RFC 2104) under the shared key over all that stands before it, the sender's and the
-//! receiver's id included: it can be neither changed nor reflected nor led to another host. Each start of vipd draws a random
-//! session number, and a datagram that says something names the sessions of both ends, so nothing survives a restart of either.
-//! A host believes in another's session when that one has returned a random challenge of this session, so an old
-//! session cannot be brought back. Inside a pair of sessions datagrams are numbered, and each number is taken once. Nothing is encrypted:
-//! who owns what can be seen on the underlay, as the encapsulated traffic itself can.
+//! receiver's id included: it can be neither changed nor reflected nor led to another host. A vipd draws a random session number for each
+//! other host whenever that becomes known to it, at its start or by a change of the state, and a datagram that says something names the
+//! sessions of both ends, so nothing survives a restart of either. A host believes in another's session when that one has returned a random
+//! challenge of this session, so an old session cannot be brought back. Inside a pair of sessions datagrams are numbered, and each
+//! number is taken once. Whoever speaks in an unknown session is greeted, at most every 100 ms: the last greeting may have been lost. Nothing is
+//! encrypted: who owns what can be seen on the underlay, as the encapsulated traffic itself can.
 
 mod exchange;
 mod key;

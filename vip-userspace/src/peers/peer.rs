@@ -9,7 +9,7 @@ use std::{
 use super::{
     message::{Nonce, Refusal},
     window::Window,
-    word::{BUCKETS, Vip},
+    word::{BUCKETS, Vip, Word},
 };
 use crate::state::Id;
 
@@ -229,14 +229,25 @@ impl Queue {
         self.put(vip, Waiting { due: now, repeat: None, claim });
     }
 
+    /// No claim is the reason to tell of a VIP any more.
+    pub(super) fn forget_claim(&mut self, vip: Vip) {
+        if let Some(waiting) = self.waiting.get_mut(&vip) {
+            waiting.claim = 0;
+        }
+    }
+
     /// Number of the claim that is the reason to tell of a VIP; 0: none is.
     pub(super) fn claim(&self, vip: Vip) -> u64 {
         self.waiting.get(&vip).map_or(0, |waiting| waiting.claim)
     }
 
+    pub(super) fn contains(&self, vip: Vip) -> bool {
+        self.waiting.contains_key(&vip)
+    }
+
     /// A VIP is to be told, if it is not on its way already.
     pub(super) fn push_unless_there(&mut self, vip: Vip, now: Instant) {
-        if !self.waiting.contains_key(&vip) {
+        if !self.contains(vip) {
             self.push(vip, 0, now);
         }
     }
@@ -319,6 +330,7 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
     /// When it was greeted first since it was last up.
     pub(super) greeted: Instant,
+    /// When it is greeted next: by itself while it is not up, and at the earliest if it speaks in an unknown session while it is.
     pub(super) hello_at: Instant,
     hello_wait: Duration,
     pub(super) digest_at: Instant,
@@ -329,6 +341,10 @@ pub(super) struct Peer {
     pub(super) rests_until: Option<Instant>,
     pub(super) bulk: Option<Bulk>,
     pub(super) difference: Difference,
+    /// Whether the words were the same since it is up: of what was told since, the queue knows what it has not heard.
+    pub(super) agreed: bool,
+    /// What guests of this host owned until words of the other replaced it, which it made maybe without knowing of these.
+    pub(super) ceded: BTreeMap<Vip, Word>,
     pub(super) acks: Vec<(u64, u32)>,
     /// Whether it has told this host everything, at its start.
     pub(super) answered: bool,
@@ -359,6 +375,8 @@ impl Peer {
             rests_until: None,
             bulk: None,
             difference: Difference::default(),
+            agreed: false,
+            ceded: BTreeMap::new(),
             acks: Vec::new(),
             answered: false,
             ask_at: now,
@@ -375,6 +393,7 @@ impl Peer {
         self.rests_until = None;
         self.digest_at = now;
         self.ask_at = now;
+        self.hello_at = now;
         self.hello_wait = FIRST_HELLO;
     }
 
@@ -392,6 +411,7 @@ impl Peer {
         self.queue.clear();
         self.bulk = None;
         self.difference = Difference::default();
+        self.agreed = false;
         if let Some(session) = &mut self.session
             && session.sync == Answer::Begun
         {
@@ -399,10 +419,24 @@ impl Peer {
         }
     }
 
+    /// Whether it surely knows the word that this host has of a VIP.
+    pub(super) fn knows(&self, vip: Vip) -> bool {
+        self.up && self.agreed && !self.queue.contains(vip)
+    }
+
     /// A greeting goes out.
     pub(super) fn greet(&mut self, now: Instant) {
         self.hello_at = now + self.hello_wait;
         self.hello_wait = (self.hello_wait * 2).min(LAST_HELLO);
+    }
+
+    /// Whether it is greeted although it is up, which it is at most once in [`FIRST_HELLO`]; it counts as greeted then.
+    pub(super) fn is_to_be_greeted_again(&mut self, now: Instant) -> bool {
+        let is_due = self.up && self.hello_at <= now;
+        if is_due {
+            self.hello_at = now + FIRST_HELLO;
+        }
+        is_due
     }
 
     /// Words in these buckets are to be told, beside those that are being told.

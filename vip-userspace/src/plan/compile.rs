@@ -401,11 +401,14 @@ impl<'a> Compiler<'a> {
         self.assigned.ports = self.give(ports, &indexes.ports, &wanted);
     }
 
-    /// Whether the host of a port is this one or in the tables. If not, the port is refused.
+    /// Whether the host of a port is this one or in the tables, or will be in a second: meanwhile the port leads nowhere, and keeps what it
+    /// owns. If not, the port is refused.
     fn is_reached(&mut self, port: Ref<Port>) -> bool {
         let state = self.state;
         let host = state.ports[port].host;
-        let is_reached = self.here == Some(host) || self.assigned.hosts.get(host).is_some();
+        let is_reached = self.here == Some(host)
+            || self.assigned.hosts.get(host).is_some()
+            || self.resting.contains(&(Kind::Host, host.index()));
         if !is_reached {
             let needed = (Kind::Host, host.index(), state.hosts.id(host));
             self.refuse_without(Kind::Port, (port.index(), state.ports.id(port)), needed);

@@ -411,8 +411,5 @@ fn common_members(old: &Members, new: &Members) -> Members {
 }
 
 fn without_xdp(flags: PortFlags) -> PortFlags {
-    [PortFlags::BYPASS, PortFlags::BRIDGED, PortFlags::EXTERNAL_ROUTER, PortFlags::REMOTE]
-        .into_iter()
-        .filter(|flag| flags.has(*flag))
-        .fold(PortFlags::default(), PortFlags::with)
+    flags.without(PortFlags::TAKES_XDP.with(PortFlags::TAKES_XDP_FRAGS))
 }

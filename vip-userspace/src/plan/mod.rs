@@ -14,7 +14,8 @@
 //! - a port own a VIP without the right to.
 //!
 //! Every step may be carried out twice. A process that dies between two steps leaves contents from which [`Indexes::of`]
-//! and [`diff`] go on.
+//! and [`diff`] go on; only the epoch of a port that comes from another host is then not begun, if its entry was changed already: it
+//! keeps what it owns by the old one.
 
 mod compile;
 mod contents;

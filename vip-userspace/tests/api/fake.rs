@@ -146,6 +146,8 @@ pub(crate) fn unowned_vip(id: &str, last: u8) -> VipView {
         bytes_in: 1000,
         packets_out: 9,
         bytes_out: u64::MAX,
+        packets_onward: 5,
+        bytes_onward: 500,
         name: Some("yes".into()),
         remark: Some("a, b\n\"c\"".into()),
     }
@@ -241,7 +243,7 @@ pub(crate) fn status() -> StatusView {
         },
         durations: Durations { parse_ms: 12, plan_ms: 3, apply_ms: 4 },
         tables: vec![TableUse { table: "ADDRS".into(), used: 5, capacity: 4096 }],
-        events_lost: EventsLost { ownership: 0, refusals: 12 },
+        events_lost: EventsLost { ownership: 0, refusals: 12, waiting: 0 },
         icmp_errors_held_back: 7,
         peers: Some(PeersStatus {
             port: 4790,

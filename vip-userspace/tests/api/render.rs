@@ -124,7 +124,8 @@ fn the_json_of_a_vip_keeps_its_shape() {
         r#""since":"2025-06-01T12:00:09.000Z","learned_from":"garp_request"},"epoch":3,"#,
         r#""bound":[{"port":"nginx-master","rights":["own"]},"#,
         r#"{"port":"nginx-slave","rights":["own","source"]}],"eip":"web-eip","vrids":[66,67],"packets_in":10,"#,
-        r#""bytes_in":1000,"packets_out":9,"bytes_out":18446744073709551615,"name":"yes","#,
+        r#""bytes_in":1000,"packets_out":9,"bytes_out":18446744073709551615,"packets_onward":5,"#,
+        r#""bytes_onward":500,"name":"yes","#,
         r#""remark":"a, b\n\"c\""}"#,
     );
     assert_eq!(text, expected);

@@ -1,11 +1,11 @@
 //! Other hosts, and ports and VIPs that are there.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Instant};
 
 use vip_common::tables::PortFlags;
 use vip_userspace::{
     config::Capacity,
-    plan::{Assigned, Contents, Indexes, Resting, Step, compile, diff, host_of, interface_of},
+    plan::{Assigned, Contents, Desired, Indexes, Resting, Step, compile, diff, host_of, interface_of},
 };
 
 use crate::{
@@ -110,6 +110,37 @@ fn a_host_that_gets_another_vtep_is_reached_by_another_index() {
     let last = [Step::SetVtep(vtep(12), 4), Step::ClearHost(2)].map(|step| place(&step));
     let port = steps.iter().position(|step| matches!(step, Step::SetPort(2, _))).expect("the port");
     assert!(first.is_sorted() && first[1] < port && port < last[0] && last.is_sorted(), "{steps:?}");
+}
+
+#[test]
+fn ports_of_a_host_whose_index_rests_lead_nowhere_for_a_second_and_keep_what_they_own() {
+    let old = spread([1, 2, 3]);
+    let new = World::of(old.text.replace("172.31.0.2", "172.31.0.12"), old.interfaces.clone());
+    let mut contents = Contents::default();
+    let before = reach(&old, &mut contents).assigned;
+    // After a start nothing that is free may be had for a second.
+    let rests = Resting::everything(Instant::now());
+    let Desired { contents: between, assigned, refused } = desire(&new, &contents, &rests);
+    let hv2 = new.state.hosts.find("hv2").expect("hv2");
+    assert_eq!((before.hosts.get(hv2), assigned.hosts.get(hv2)), (Some(2), None));
+    assert!(!refused.is_empty() && refused.iter().all(|refused| refused.resting), "{refused:?}");
+    let port = between.ports.get(&2).expect("the port on hv2");
+    assert_eq!((host_of(port), interface_of(port), port.flags.has(PortFlags::REMOTE)), (None, None, true));
+    let steps = diff(&contents, &between);
+    let ends = |step: &Step| {
+        matches!(
+            step,
+            Step::Release { .. } | Step::RemoveGrant(_) | Step::RemoveAddress(_) | Step::ClearPort(_)
+        )
+    };
+    assert!(!steps.iter().any(ends), "{steps:?}");
+    for step in &steps {
+        contents.apply(step);
+    }
+    let then = desire(&new, &contents, &Resting::default());
+    assert_eq!((&then.refused[..], then.assigned.hosts.get(hv2)), (&[][..], Some(2)));
+    let steps = diff(&contents, &then.contents);
+    assert!(!steps.iter().any(ends), "{steps:?}");
 }
 
 #[test]

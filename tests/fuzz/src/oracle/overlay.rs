@@ -91,7 +91,7 @@ pub fn concerns(facts: Facts<'_>, step: &Step) -> bool {
         && (arrived(facts, step).is_some()
             || left(facts, step).is_some()
             || !step.tunnelled.is_empty()
-            || refused(DropReason::VtepUnknown, DropReason::NoWayToHost))
+            || refused(DropReason::VtepUnknown, DropReason::BackToSender))
 }
 
 pub(super) fn check(facts: Facts<'_>, step: &Step) -> Judgement {
@@ -352,6 +352,24 @@ fn is_why(facts: Facts<'_>, vxlan: &Vxlan<'_>, frame: &[u8], reason: DropReason)
         // There is nobody, or nobody who owns the VIP.
         DropReason::NoSuchAddress | DropReason::Unowned => found.is_none(),
         DropReason::NoInterface => found.is_some_and(|(_, port)| port.ifindex == 0),
+        DropReason::BackToSender => comes_back(facts, vxlan),
+        DropReason::ProbeNotMember => arp.is_some_and(|arp| {
+            let Mac(sender) = arp.sender_mac;
+            let is_virtual = sender.starts_with(&[0, 0, 0x5e, 0, 1]) && sender[5] != 0;
+            let slot = match facts.holder(vxlan.vni, arp.target) {
+                Some(Holder::Vip(slot)) => Some(slot),
+                _ => None,
+            };
+            let ports = &facts.0.ports;
+            let port = ports
+                .iter()
+                .find(|(_, port)| port.vni == vxlan.vni && facts::mac(port.mac) == arp.sender_mac);
+            let grant = slot.zip(port).and_then(|(slot, (index, _))| facts.grant(*index, slot));
+            arp.sender.is_unspecified()
+                && slot.is_some()
+                && !is_virtual
+                && !grant.is_some_and(|grant| grant.rights.may_own())
+        }),
         DropReason::ForwardedTwice => vxlan.was_sent_on() && found.is_some_and(|(_, port)| is_remote(port)),
         DropReason::NoWayToHost => facts
             .0
@@ -359,13 +377,22 @@ fn is_why(facts: Facts<'_>, vxlan: &Vxlan<'_>, frame: &[u8], reason: DropReason)
             .values()
             .any(|host| host.next_hop.is_unspecified() || host.ethernet.destination.is_zero()),
         DropReason::TooBig => ip.zip(found).is_some_and(|(ip, (_, port))| {
-            !is_remote(port) && port.mtu != 0 && ip.length() > usize::try_from(port.mtu).unwrap_or(usize::MAX)
+            port.mtu != 0 && ip.length() > usize::try_from(port.mtu).unwrap_or(usize::MAX)
         }),
         DropReason::DestinationNotOwn => ip.zip(found).is_some_and(|(ip, (index, port))| {
             !port.flags.has(PortFlags::BYPASS) && !is_own(facts, vxlan, index, ip.destination)
         }),
         _ => false,
     }
+}
+
+/// Whether a frame is for a port of the host that it comes from, and not for a VIP.
+fn comes_back(facts: Facts<'_>, vxlan: &Vxlan<'_>) -> bool {
+    let from = facts.0.vteps.get(&wire::Ipv4::from(vxlan.ip.source)).copied();
+    let is_probe = Arp::of(vxlan.inner).is_some_and(|arp| arp.operation == 1 && arp.sender.is_unspecified());
+    let is_vips = matches!(mac(vxlan.inner, 0), Some(Mac([6, 0x56, ..]))) || is_probe;
+    let port = receiver(facts, vxlan.vni, vxlan.inner).map(|(_, port)| port);
+    !is_vips && port.is_some_and(|port| port.flags.has(PortFlags::REMOTE) && Some(port.ifindex) == from)
 }
 
 /// Whether an address is what the MAC that a frame is to stands for: a VIP's for that VIP alone, a port's for its fixed address, or a VIP that
@@ -477,6 +504,7 @@ fn heard(facts: Facts<'_>, step: &Step, vxlan: &Vxlan<'_>, slot: u32, sender: u3
 fn goes_on(facts: Facts<'_>, was: &Vxlan<'_>, is: &Vxlan<'_>, host: u32) -> Judgement {
     hold(OVERLAY, !was.was_sent_on(), || "it is sent on a second time".to_owned())?;
     hold(OVERLAY, is.inner == was.inner, || "the frame inside has changed".to_owned())?;
+    hold(OVERLAY, !comes_back(facts, was), || "it goes back to where it comes from".to_owned())?;
     let port = receiver(facts, was.vni, was.inner).map(|(_, port)| port);
     hold(OVERLAY, port.is_some_and(|port| port.flags.has(PortFlags::REMOTE) && port.ifindex == host), || {
         format!("the receiver is not on host {host}")

@@ -55,8 +55,10 @@ pub(super) struct Fate {
     pub(super) lost_before: usize,
     /// Lost between the claim and the moment when the client's host had applied the move.
     pub(super) lost_between: usize,
-    /// Lost although they were sent after the client's host had applied the move, or delivered to the old owner: there must be none.
+    /// Lost although they were sent after the client's host had applied the move: there must be none.
     pub(super) lost_after: usize,
+    /// Delivered to the old owner although they were sent after that moment: there must be none, whatever the lab has no room for.
+    pub(super) astray: usize,
     /// Delivered to the old owner after the claim, until its host had applied the move.
     pub(super) to_old_owner: usize,
     /// The same, afterwards.
@@ -90,7 +92,7 @@ impl Fate {
         let known_to_old = it.applied_by(it.from);
         for (&at, arrival) in sent.iter().zip(&arrived) {
             match *arrival {
-                Some((member, when)) if member == it.to => {
+                Some((member, when)) if member == it.to && when >= it.claim => {
                     let after = when.saturating_duration_since(it.claim);
                     fate.first = Some(fate.first.map_or(after, |first: Duration| first.min(after)));
                 }
@@ -98,7 +100,7 @@ impl Fate {
                     let after = usize::from(when > known_to_old);
                     fate.to_old_owner_after += after;
                     fate.to_old_owner += 1 - after;
-                    fate.lost_after += usize::from(at >= known);
+                    fate.astray += usize::from(at >= known);
                 }
                 Some(_) => {}
                 None if at >= known => fate.lost_after += 1,
@@ -189,8 +191,9 @@ mod tests {
             sent: 20,
             lost_before: 1,
             lost_between: 1,
-            // 15 was sent after everybody knew, and 17 is lost.
-            lost_after: 2,
+            lost_after: 1,
+            // 15 was sent after everybody knew.
+            astray: 1,
             // 11 came before the old owner's host knew, at 14.
             to_old_owner: 1,
             to_old_owner_after: 1,
@@ -207,6 +210,18 @@ mod tests {
         let sent: Vec<Instant> = (0..20).map(|millis| at(start, millis)).collect();
         let fate = Fate::of(&it, at(start, 14), &StreamReport { sent, receivers: Vec::new() });
         assert_eq!(fate, Fate { sent: 3, lost_before: 3, ..Fate::default() });
+    }
+
+    #[test]
+    fn what_the_new_owner_got_before_its_claim_is_not_the_first_after_it() {
+        let start = Instant::now();
+        let sent: Vec<Instant> = (8..14).map(|millis| at(start, millis)).collect();
+        let arrivals = [(0, 8), (5, 13)].map(|(number, millis)| Arrival { number, at: at(start, millis) });
+        let none = ReceiverReport { namespace: String::new(), arrivals: Vec::new() };
+        let new = ReceiverReport { namespace: String::new(), arrivals: arrivals.to_vec() };
+        let report = StreamReport { sent, receivers: vec![none, new] };
+        let fate = Fate::of(&moved(start), at(start, 14), &report);
+        assert_eq!(fate.first, Some(Duration::from_millis(3)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{path::Path, thread};
 use anyhow::{Result, ensure};
 
 use self::{
+    report::Faults,
     stage::Stage,
     watch::{Observed, ROUND},
 };
@@ -63,44 +64,27 @@ fn play(stage: &mut Stage, options: Options) -> Result<()> {
     report::print_progress("starts keepalived in both members");
     stage.elect()?;
     let stage = &*stage;
-    let before = no_room(stage)?;
+    let before = stage.cluster.no_room()?;
     let mut all: Vec<Observed> = Vec::new();
     while all.len() < options.moves {
         let moves = ROUND.min(options.moves - all.len());
         all.extend(watch::round(stage, all.len(), moves)?);
         report::print_progress(&format!("{} of {} moves", all.len(), options.moves));
     }
-    let no_room = no_room(stage)?.saturating_sub(before);
+    let no_room = stage.cluster.no_room()?.saturating_sub(before);
     report::print_results(options.hosts, &all);
-    let (lost, doubled) = report::faults(&all);
+    let Faults { lost, astray, doubled } = Faults::of(&all);
     ensure!(doubled == 0, "{doubled} datagrams arrived twice");
+    ensure!(
+        astray == 0,
+        "{astray} datagrams were delivered to the old owner although the client's host had applied the move"
+    );
     // What the lab's own queues had no room for says nothing about the forwarder.
     ensure!(
         lost as u64 <= no_room,
         "{lost} datagrams did not reach the new owner although the client's host had applied the move, and the lab's cables had no \
          room for {no_room}"
     );
-    report::print_success(options.moves, no_room);
+    report::print_success(options.moves, lost, no_room);
     Ok(())
-}
-
-/// Frames for which the cables of the lab had no room so far.
-fn no_room(stage: &Stage) -> Result<u64> {
-    let cluster = &stage.cluster;
-    let underlay = cluster.underlay();
-    let mut drops = underlay.client().send_drops("eth0")?;
-    for interface in ["eth0", "eth1"] {
-        drops += underlay.router().send_drops(interface)?;
-    }
-    drops += underlay.segment().send_drops("router")?;
-    for host in 1..=cluster.config().hosts {
-        drops += underlay.segment().send_drops(cluster.cable(host)?)?;
-        drops += cluster.host(host)?.netns().send_drops("eth0")?;
-    }
-    for placed in &cluster.config().guests {
-        let guest = cluster.guest(placed.name)?;
-        drops += cluster.host(placed.host)?.netns().send_drops(guest.interface())?;
-        drops += guest.netns().send_drops("eth0")?;
-    }
-    Ok(drops)
 }

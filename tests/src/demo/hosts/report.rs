@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 
 use super::{
     super::style::{self, BAD, BOLD, DIM, GOOD, count},
-    judge::{Stale, percentile},
+    judge::{Fate, Stale, percentile},
     stage::{BESIDE, ELSEWHERE, MEMBERS, Stage, VIPS, eip, vip, vip_id},
     watch::{Client, Observed, RATE},
 };
@@ -112,26 +112,30 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
         );
     }
     println!(
-        "  {DIM}The moment is that of `vipctl history`. On the new owner's host the claim itself is the move.{DIM:#}"
+        "  {DIM}The moment is that of `vipctl history`, to the end of its millisecond. On the new owner's host the claim itself is the move.{DIM:#}"
     );
     println!();
     println!("{BOLD}Datagrams{BOLD:#}");
     println!(
-        "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
-        "from", "sent", "to the old", "lost before", "lost until", "lost after"
+        "  {:<36}{:>10}{:>10}{:>12}{:>12}{:>15}{:>15}",
+        "from", "sent", "a second", "to the old", "lost before", "lost until", "lost after"
     );
     println!(
-        "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
-        "", "", "owner", "the claim", "its host knew", "its host knew"
+        "  {:<36}{:>10}{:>10}{:>12}{:>12}{:>15}{:>15}",
+        "", "", "", "owner", "the claim", "its host knew", "its host knew"
     );
+    let watched: Duration =
+        all.iter().map(|observed| observed.it.window.end - observed.it.window.start).sum();
     for (index, client) in Client::ALL.into_iter().enumerate() {
-        let sum = |part: fn(&super::judge::Fate) -> usize| -> usize {
+        let sum = |part: fn(&Fate) -> usize| -> usize {
             all.iter().filter_map(|observed| observed.fates.get(index)).map(part).sum()
         };
+        let sent = sum(|fate| fate.sent);
         println!(
-            "  {:<36}{:>10}{:>14}{:>14}{:>14}{:>14}",
+            "  {:<36}{:>10}{:>10}{:>12}{:>12}{:>15}{:>15}",
             who(client),
-            sum(|fate| fate.sent),
+            sent,
+            sent as u128 * 1000 / watched.as_millis().max(1),
             sum(|fate| fate.to_old_owner + fate.to_old_owner_after),
             sum(|fate| fate.lost_before),
             sum(|fate| fate.lost_between),
@@ -143,21 +147,44 @@ pub(super) fn print_results(hosts: u8, all: &[Observed]) {
     );
 }
 
-/// Datagrams that were lost after the client's host had applied the move, and doubled ones.
-pub(super) fn faults(all: &[Observed]) -> (usize, usize) {
-    let fates = || all.iter().flat_map(|observed| observed.fates);
-    (fates().map(|fate| fate.lost_after).sum(), fates().map(|fate| fate.doubled).sum())
+/// Datagrams that must not be, of all moves.
+pub(super) struct Faults {
+    /// Lost after the client's host had applied the move.
+    pub(super) lost: usize,
+    /// Delivered to the old owner after that moment.
+    pub(super) astray: usize,
+    /// Arrived twice.
+    pub(super) doubled: usize,
+}
+
+impl Faults {
+    /// Counts them.
+    pub(super) fn of(all: &[Observed]) -> Self {
+        let sum = |part: fn(&Fate) -> usize| all.iter().flat_map(|observed| &observed.fates).map(part).sum();
+        Self {
+            lost: sum(|fate| fate.lost_after),
+            astray: sum(|fate| fate.astray),
+            doubled: sum(|fate| fate.doubled),
+        }
+    }
 }
 
 /// The point of it all.
-pub(super) fn print_success(moves: usize, no_room: u64) {
+pub(super) fn print_success(moves: usize, lost: usize, no_room: u64) {
     println!();
     if no_room > 0 {
         println!(
             "  {DIM}The lab's own cables had no room for {no_room} frames: this machine was busy.{DIM:#}"
         );
     }
-    println!("{GOOD}{}, and nothing was lost once a host had applied one.{GOOD:#}", count(moves, "move"));
+    let moves = count(moves, "move");
+    if lost == 0 {
+        println!("{GOOD}{moves}, and nothing was lost once a host had applied one.{GOOD:#}");
+    } else {
+        println!(
+            "{GOOD}{moves}, and no more was lost once a host had applied one ({lost}) than the lab's own cables had no room for.{GOOD:#}"
+        );
+    }
 }
 
 /// What went wrong, with what helps to see why.

@@ -169,7 +169,7 @@ impl VipTable {
         })
     }
 
-    /// Traffic of a VIP to and from guests of this host, both ways together.
+    /// Traffic of a VIP that this host passed on, from outside and inside together, without what another host sent here by mistake.
     pub fn all_traffic(&self, slot: u32) -> Result<Traffic, KernelError> {
         Ok(self.traffic(slot, Way::Eip)?.plus(self.traffic(slot, Way::Inside)?))
     }

@@ -1,6 +1,6 @@
 //! Hosts that did not reach each other for a while.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{AGREED, MILLISECOND, name, vip, word, world::World};
 use crate::peers::PeerState;
@@ -30,6 +30,68 @@ fn a_partition_leaves_each_side_its_owner_and_the_higher_one_wins_once_on_healin
         let expected = if winner == 1 { [1, 0, 1] } else { [0, 1, 0] };
         assert_eq!(moves.collect::<Vec<_>>(), expected);
         world.assert_at_rest();
+        // Whoever had announced itself, the winner is to be announced after it.
+        let of_winner = |host| if host == winner { [vip(0)].into() } else { BTreeSet::new() };
+        assert_eq!([0, 1, 2].map(|host| world.take_upheld(host)), [0, 1, 2].map(of_winner));
+    }
+}
+
+#[test]
+fn who_wins_hears_that_it_did_even_where_the_other_is_told_first() {
+    for (winner, loser) in [(0, 1), (1, 0)] {
+        let mut world = World::new(2, 40, 1);
+        world.run(MILLISECOND * 100);
+        world.cut(0, 1);
+        for number in 0..40 {
+            world.claim(loser, number, "l");
+            world.claim(winner, number, "w");
+            world.claim(winner, number, "w2");
+        }
+        world.run(Duration::from_secs(20));
+        world.heal();
+        // The one that greets has its answer and the other's words before it has compared its own.
+        world.start(loser, false);
+        world.run(AGREED);
+        world.assert_agreed();
+        assert!(world.word(loser, 0).is_held_on(&name(winner)));
+        assert_eq!(world.take_upheld(winner), (0..40).map(vip).collect());
+        assert_eq!(world.take_upheld(loser), [].into());
+        world.assert_at_rest();
+    }
+}
+
+#[test]
+fn who_wins_hears_that_it_did_even_if_it_could_not_tell_so_itself() {
+    let mut world = World::new(3, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.cut(0, 2);
+    world.cut(1, 2);
+    world.run(Duration::from_secs(20));
+    world.claim(2, 0, "l");
+    world.claim(0, 0, "w");
+    world.claim(0, 0, "w2");
+    world.run(MILLISECOND * 100);
+    // Only the third one reaches the one that loses.
+    world.cut.retain(|(one, other)| *one == 0 || *other == 0);
+    world.run(AGREED);
+    assert!(world.word(2, 0).is_held_on("a"));
+    assert_eq!(world.take_upheld(0), [].into());
+    world.heal();
+    world.run(AGREED);
+    assert_eq!([0, 1, 2].map(|host| world.take_upheld(host)), [[vip(0)].into(), [].into(), [].into()]);
+    world.assert_at_rest();
+}
+
+#[test]
+fn who_moves_an_owner_that_it_knows_of_upholds_nothing() {
+    let mut world = World::new(2, 1, 1);
+    world.run(Duration::from_secs(3));
+    for claim in 0..20 {
+        world.claim(claim % 2, 0, ["p", "q"][claim % 2]);
+        let before = world.sent.len();
+        world.run(MILLISECOND * 10);
+        assert_eq!([0, 1].map(|host| world.take_upheld(host)), [[].into(), [].into()]);
+        assert!(world.sent.len() - before <= 3, "an acknowledgement, and maybe a comparison");
     }
 }
 

@@ -165,6 +165,28 @@ fn a_repeated_claim_overtakes_what_waits_on_other_hosts_once() {
 }
 
 #[test]
+fn the_number_of_a_claim_does_not_travel_with_a_later_word_of_another_host() {
+    let mut world = World::new(3, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.cut.insert((1, 2));
+    world.claim(1, 0, "q");
+    world.run(MILLISECOND);
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND);
+    assert_eq!([world.word(1, 0), world.word(2, 0)], [word(2, true, 0, "p"), word(2, true, 0, "p")]);
+    // A claim that knows of both of these.
+    world.hosts[2].1.waiting.insert(vip(0));
+    world.heal();
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.hosts[2].1.waiting, [vip(0)].into());
+    // A claim on the host that the lost one was made on is later again.
+    world.claim(1, 0, "q");
+    world.run(MILLISECOND);
+    assert!(world.hosts[2].1.waiting.is_empty());
+    world.assert_at_rest();
+}
+
+#[test]
 fn a_claim_that_was_lost_is_told_again_though_an_older_one_is_acknowledged() {
     let mut world = World::new(2, 1, 1);
     world.run(MILLISECOND * 100);

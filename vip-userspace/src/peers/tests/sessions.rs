@@ -54,6 +54,46 @@ fn nothing_of_before_a_restart_counts_after_it_whoever_restarted() {
 }
 
 #[test]
+fn a_lost_last_greeting_of_a_restart_leaves_nobody_deaf() {
+    for restarted in [0, 1] {
+        let other = 1 - restarted;
+        let mut world = World::new(2, 2, 1);
+        world.run(Duration::from_secs(3));
+        world.start(restarted, false);
+        while world.report(restarted, other).state != PeerState::Up {
+            world.run(MILLISECOND / 10);
+        }
+        // It has answered the challenge of the other one, which still believes in the session of before.
+        let answer = world.flights.iter().position(|flight| flight.from == restarted).expect("an answer");
+        world.flights.remove(answer);
+        world.run(MILLISECOND);
+        world.claim(0, 0, "p");
+        world.claim(1, 1, "q");
+        world.run(MILLISECOND * 50);
+        assert_eq!([world.word(1, 0), world.word(0, 1)], [word(1, true, 0, "p"), word(1, true, 1, "q")]);
+    }
+}
+
+#[test]
+fn recorded_datagrams_of_an_unknown_session_make_a_host_greet_at_most_every_hundred_milliseconds() {
+    let mut world = World::new(2, 1, 1);
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    let told = world.sent.last().expect("news").clone();
+    world.start(0, false);
+    world.run(Duration::from_secs(1));
+    let before = world.sent.len();
+    for _ in 0..100 {
+        assert_eq!(world.deliver(0, 1, &told.bytes), Err(Refusal::Session));
+        world.run(MILLISECOND);
+    }
+    let by_host = |host| world.sent[before..].iter().filter(move |flight| flight.from == host).count();
+    // Greetings, a comparison at most, and what they are answered by.
+    assert!((1..=3).contains(&by_host(1)) && (1..=3).contains(&by_host(0)), "{:?}", [by_host(0), by_host(1)]);
+    world.assert_at_rest();
+}
+
+#[test]
 fn an_old_session_cannot_be_brought_back_by_its_greetings() {
     let mut world = World::new(2, 1, 1);
     world.run(MILLISECOND * 100);

@@ -30,6 +30,50 @@ fn a_word_about_what_the_state_does_not_know_waits_for_it() {
 }
 
 #[test]
+fn what_waits_for_the_state_is_forgotten_when_nobody_knows_it_any_more() {
+    let mut world = World::new(2, 2, 1);
+    (0..2).for_each(|number| drop(world.hosts[1].1.by_vip.remove(&vip(number))));
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    world.claim(0, 1, "p");
+    world.run(Duration::from_secs(10));
+    let parked = |world: &World| world.hosts[1].0.as_ref().expect("a vipd").parked();
+    assert_eq!(parked(&world), 2);
+    // One of the VIPs is deleted there too, the other one stays.
+    world.hosts[0].1.by_vip.remove(&vip(0));
+    world.run(Duration::from_secs(300));
+    assert_eq!(parked(&world), 1);
+    for (_, words) in &mut world.hosts {
+        for number in 0..2 {
+            words.by_vip.entry(vip(number)).or_default();
+        }
+    }
+    let now = world.now;
+    let (exchange, words) = &mut world.hosts[1];
+    exchange.as_mut().expect("a vipd").state_changed(words, now);
+    world.run(AGREED);
+    assert_eq!([world.word(1, 0), world.word(1, 1)], [Word::default(), word(1, true, 0, "p")]);
+    world.assert_agreed();
+}
+
+#[test]
+fn what_waits_for_the_state_is_too_old_for_it_though_no_host_was_up_since() {
+    let mut world = World::new(2, 1, 1);
+    world.hosts[1].1.by_vip.clear();
+    world.run(MILLISECOND * 100);
+    world.claim(0, 0, "p");
+    world.run(MILLISECOND * 100);
+    world.stop(0);
+    world.run(Duration::from_secs(300));
+    world.hosts[1].1.by_vip.insert(vip(0), Word::default());
+    let now = world.now;
+    let (exchange, words) = &mut world.hosts[1];
+    exchange.as_mut().expect("a vipd").state_changed(words, now);
+    assert_eq!(world.word(1, 0), Word::default());
+    assert_eq!(world.hosts[1].0.as_ref().expect("a vipd").parked(), 0);
+}
+
+#[test]
 fn what_waits_for_the_state_is_bounded_and_told_again_all_the_same() {
     let many = 6000;
     let mut world = World::new(2, many, 1);

@@ -259,6 +259,10 @@ impl World {
         reports.find(|report| report.vtep == vtep(of)).expect("a peer")
     }
 
+    pub(super) fn take_upheld(&mut self, host: usize) -> BTreeSet<Vip> {
+        self.hosts[host].0.as_mut().expect("a vipd").take_upheld()
+    }
+
     #[track_caller]
     pub(super) fn assert_all_up(&self) {
         for host in 0..self.hosts.len() {
