@@ -19,8 +19,8 @@ use vip_lab::{
 use crate::{
     masters::{claims_once, deafen, wait_for_conflict},
     stage::{
-        ELECTION, OTHER_PORT, SOON, claim_at_once, ensure_all_at, epoch, finish_whole, owner_field, stream,
-        stream_to, wait_for_more,
+        ELECTION, OTHER_PORT, SOON, Stream, add_vip, claim_at_once, ensure_all_at, epoch, finish_whole,
+        owner_field, stream, stream_to, wait_for_more,
     },
 };
 
@@ -34,7 +34,7 @@ const BETWEEN: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(3);
 
 /// Streams to both members, from inside and from outside.
-fn streams(cluster: &Cluster) -> Result<[crate::stage::Stream; 2]> {
+fn streams(cluster: &Cluster) -> Result<[Stream; 2]> {
     let members = ["first", "second"];
     Ok([
         stream(cluster, cluster.guest("third")?.netns(), VIP, &members)?,
@@ -43,7 +43,7 @@ fn streams(cluster: &Cluster) -> Result<[crate::stage::Stream; 2]> {
 }
 
 /// What is sent from now on goes to one owner, and nothing moves any more.
-fn ensure_settled(cluster: &Cluster, streams: [crate::stage::Stream; 2], owner: &str) -> Result<()> {
+fn ensure_settled(cluster: &Cluster, streams: [Stream; 2], owner: &str) -> Result<()> {
     let (known, vip) = (Instant::now(), cluster.vipd(1)?.vip(VIP_ID)?);
     for stream in &streams {
         wait_for_more(stream, cluster.guest(owner)?, 2000)?;
@@ -62,7 +62,7 @@ fn ensure_settled(cluster: &Cluster, streams: [crate::stage::Stream; 2], owner: 
 fn the_last_of_two_claimants_wins_on_every_host_and_nothing_alternates_afterwards() {
     Lab::run(|lab| {
         let cluster = Cluster::start(lab, ClusterConfig::usual())?;
-        ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
+        add_vip(&cluster, &["first", "second"])?;
         let running = streams(&cluster)?;
         for name in ["first", "second", "first", "second", "first", "second"] {
             claim_at_once(cluster.guest(name)?)?;
@@ -84,7 +84,7 @@ fn wait_for_the_middle_of_a_second(start: Instant) {
 fn a_storm_of_claims_from_two_hosts_ends_with_the_last_claimant_on_all() {
     Lab::run(|lab| {
         let cluster = Cluster::start(lab, ClusterConfig::usual())?;
-        ["first", "second"].iter().try_for_each(|name| cluster.guest(name)?.add_vip_address(VIP))?;
+        add_vip(&cluster, &["first", "second"])?;
         let running = streams(&cluster)?;
         let start = Instant::now();
         for name in ["first", "second"].iter().cycle().take(CLAIMS - 1) {

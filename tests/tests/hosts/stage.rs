@@ -221,7 +221,7 @@ impl Stream {
 pub(crate) struct Finished {
     report: StreamReport,
     /// Frames for which the lab's own queues had no room meanwhile: that so many are lost says nothing about the forwarder.
-    no_room: usize,
+    pub(crate) no_room: usize,
 }
 
 impl Deref for Finished {
