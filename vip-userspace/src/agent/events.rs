@@ -93,17 +93,14 @@ impl Agent {
                     );
                 }
                 Some(EventKind::Refused) => self.log_refusal(event, now),
-                Some(EventKind::MemberUses) => {
+                Some(EventKind::MemberUses | EventKind::Advertises) => {
                     // The programs tell of uses and adverts now and then, and of both by turns that whichever comes first takes: a rival
                     // that also uses the VIP may never be told of as one.
                     let is_judged = self.judge_masters(event.slot);
-                    if self.take_use(event, now) || is_judged {
-                        moved.insert(event.slot);
-                        unheard.insert(event.slot);
-                    }
-                }
-                Some(EventKind::Advertises) => {
-                    if self.judge_masters(event.slot) {
+                    // The only master uses the VIP, though it sends nothing from it. Of several it is decided who has it.
+                    let is_use = event.kind() == Some(EventKind::MemberUses)
+                        || !self.conflicts.slots().contains(&event.slot);
+                    if is_judged || is_use && self.take_use(event, now) {
                         moved.insert(event.slot);
                         unheard.insert(event.slot);
                     }
@@ -169,13 +166,15 @@ impl Agent {
         );
     }
 
-    /// A member that does not own a VIP uses it. Tells whether the VIP moved.
+    /// A member that does not own a VIP uses it, or advertises it. Tells whether the VIP moved.
     fn take_use(&mut self, event: &Event, now: Instant) -> bool {
         let (slot, member) = (event.slot, event.port);
         let Ok(entry) = self.tables.vips.load(slot) else { return false };
         let may_own =
             self.contents.near().grants.get(&(member, slot)).is_some_and(|grant| grant.rights.may_own());
-        if entry.word.port() == 0 || entry.word.port() == member || !may_own {
+        // Adverts are heard on other hosts, too; what they ask for, the member's own host asks.
+        let is_here = self.contents.port_here(member).is_some();
+        if entry.word.port() == 0 || entry.word.port() == member || !may_own || !is_here {
             return false;
         }
         // Only the owner's own host can ask it.
@@ -223,6 +222,10 @@ impl Agent {
 
     /// Looks which members of a VIP take themselves for the master. Tells whether the VIP moved.
     fn judge_masters(&mut self, slot: u32) -> bool {
+        // Who owns what by now, other hosts may not have told yet.
+        if Instant::now() < self.judges_from {
+            return false;
+        }
         let change = match self.masters(slot) {
             Ok((adverts, now)) => self.conflicts.judge(slot, &adverts, now),
             Err(error) => {

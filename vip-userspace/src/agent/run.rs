@@ -177,6 +177,8 @@ pub(super) struct Agent {
     pub(super) announceable: Vec<(Ipv4Addr, Target)>,
     pub(super) silent: SilentOwners,
     pub(super) conflicts: Conflicts,
+    /// Nothing is decided about several masters before this.
+    pub(super) judges_from: Instant,
     pub(super) late: LateClaims,
     pub(super) quiet: Quiet<Refusal>,
     pub(super) lost: u64,

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use vip_common::tables::{ConfigFlags, MeterClass, names};
@@ -45,6 +45,10 @@ use crate::{
 
 /// Entries of NETWORKS, the unused first one included.
 const NETWORKS: usize = 64;
+
+/// How long after a start other hosts are heard before anything is decided about several masters: one that was told of before has claimed
+/// meanwhile, perhaps.
+const HEARING: Duration = Duration::from_secs(3);
 
 /// Everything that the kernel tells.
 struct Watches {
@@ -167,6 +171,7 @@ impl Agent {
         let networks = EipNetworks::find(&config.eip_networks, None, links.links());
         let contents = table_steps::read(&tables)?;
         let durations = Durations { parse_ms: file.parse_ms(), ..Durations::default() };
+        let judges_from = Instant::now() + config.peers.as_ref().map_or(Duration::ZERO, |_| HEARING);
         Ok(Self {
             capacity: config.capacity,
             networks,
@@ -208,6 +213,7 @@ impl Agent {
             announceable: Vec::new(),
             silent: SilentOwners::default(),
             conflicts: Conflicts::default(),
+            judges_from,
             late: LateClaims::default(),
             quiet: Quiet::default(),
             look_at: Instant::now(),
