@@ -9,12 +9,13 @@ use std::{
 };
 
 use super::{
+    datagrams::Datagrams,
     key::Key,
-    message::{
-        Body, Call, MOST_ACKS, MOST_WORDS, Message, NO_NONCE, News, Nonce, Refusal, length_of, room_for_words,
-    },
+    message::{Body, Call, MOST_ACKS, Message, NO_NONCE, News, Nonce, Refusal},
+    owners::{Owners, Replaced},
+    parked::{Parked, ParkedWords},
     peer::{Answer, Bulk, Peer, PeerReport, PeerState, Session, Told},
-    word::{BUCKETS, Vip, Word},
+    word::{Vip, Word},
 };
 use crate::state::Id;
 
@@ -44,44 +45,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 const BULK_STEP: usize = 4096;
 const BULK_WAITING: usize = 1024;
 
-/// Words about VIPs and ports that the state does not know which are kept for when it does.
-const PARKED: usize = 4096;
-
-/// How long they are kept: as long as any host that is up knows one, comparing tells it again more often. One that nobody knows any more may
-/// be of a VIP's former life.
-const PARKED_FOR: Duration = Duration::from_secs(120);
+/// Words of its own that this host has given up for a host's, of which that one is told when it is up.
+const CEDED: usize = 4096;
 
 /// Draws random numbers.
 type Random = Box<dyn FnMut() -> Nonce + Send>;
-
-/// What became of a word that was to be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replaced {
-    /// It was.
-    Done,
-    /// It had become another word meanwhile.
-    Changed,
-    /// The VIP is not known here, or not that its new owner may own it: it can be later.
-    Unknown,
-}
-
-/// The owners' words on this host.
-pub trait Owners {
-    /// The present word of a VIP; `None`: the VIP is not known here, or its owner has no name.
-    fn word(&self, vip: Vip) -> Option<Word>;
-
-    /// Replaces the word of a VIP, if it is still `old`.
-    fn replace(&mut self, vip: Vip, old: &Word, new: &Word) -> Replaced;
-
-    /// A claim that waits here was overtaken by one on another host.
-    fn overtake(&mut self, vip: Vip);
-
-    /// For each bucket the sum of the prints of all VIPs in it, wrapping.
-    fn sums(&self) -> [u64; BUCKETS];
-
-    /// The next VIP at or behind a place, and the place behind it; places begin at 0.
-    fn next(&self, place: u32) -> Option<(u32, Vip)>;
-}
 
 /// The time in which a host with new tables learns what the others know.
 #[derive(Debug, Default)]
@@ -92,15 +60,6 @@ struct Learning {
     is_reachable: bool,
     /// VIPs that guests of this host have claimed, with the highest epoch that the others told of.
     held: BTreeMap<Vip, u64>,
-}
-
-/// A word about what the state does not know.
-#[derive(Clone, Debug)]
-struct Parked {
-    word: Word,
-    /// The host that told it last, and when.
-    sender: Id,
-    at: Instant,
 }
 
 /// What came of a word that was told.
@@ -120,32 +79,6 @@ enum Outcome {
     Unheard,
 }
 
-/// Words for a host, as many in a datagram as there is room for.
-struct Datagrams {
-    filled: Vec<Vec<News>>,
-    /// Bytes that the words of a datagram may have, and that are left in the last one.
-    room: usize,
-    left: usize,
-}
-
-impl Datagrams {
-    fn new(sender: &str, receiver: &str) -> Self {
-        Self { filled: Vec::new(), room: room_for_words(sender, receiver), left: 0 }
-    }
-
-    fn add(&mut self, told: News) {
-        let length = length_of(&told);
-        let last = self.filled.last_mut();
-        if let Some(news) = last.filter(|news| news.len() < MOST_WORDS && length <= self.left) {
-            news.push(told);
-        } else {
-            self.filled.push(vec![told]);
-            self.left = self.room;
-        }
-        self.left = self.left.saturating_sub(length);
-    }
-}
-
 /// One host's part in the protocol.
 ///
 /// Whoever has it calls [`Self::tick`] at [`Self::next`] and sends [`Self::take_outgoing`] after every call.
@@ -155,7 +88,7 @@ pub struct Exchange {
     random: Random,
     peers: BTreeMap<Ipv4Addr, Peer>,
     /// Words for later.
-    parked: BTreeMap<Vip, Parked>,
+    parked: ParkedWords,
     /// `None`: it is over.
     learning: Option<Learning>,
     unlisted: u64,
@@ -186,7 +119,7 @@ impl Exchange {
             key,
             random,
             peers: BTreeMap::new(),
-            parked: BTreeMap::new(),
+            parked: ParkedWords::default(),
             learning: fresh.then(Learning::default),
             unlisted: 0,
             outgoing: Vec::new(),
@@ -315,8 +248,7 @@ impl Exchange {
     /// The state is another: what was put aside may be understood now.
     pub fn state_changed(&mut self, owners: &mut impl Owners, now: Instant) {
         let mut raised = Vec::new();
-        self.forget_parked(now);
-        for (vip, Parked { word, sender, at }) in std::mem::take(&mut self.parked) {
+        for (vip, Parked { word, sender, at }) in self.parked.take(now) {
             match self.merge(News { vip, word, claim: 0 }, &sender, false, owners, at) {
                 Outcome::Raised => raised.push(vip),
                 Outcome::Applied(before) => {
@@ -500,8 +432,10 @@ impl Exchange {
             {
                 owners.overtake(vip);
             }
-            if outcome != Outcome::Parked {
-                self.unpark(vip, owners);
+            if outcome != Outcome::Parked
+                && let Some(word) = owners.word(vip)
+            {
+                self.parked.overtaken(vip, &word);
             }
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match outcome {
@@ -533,7 +467,7 @@ impl Exchange {
         let Some(holder) = owners.word(vip).and_then(|word| word.holder) else { return };
         if let Some(peer) = self.peers.values_mut().find(|peer| peer.id == holder.host)
             && !peer.knows(vip)
-            && peer.ceded.len() < PARKED
+            && peer.ceded.len() < CEDED
         {
             peer.ceded.insert(vip, before);
         }
@@ -604,28 +538,8 @@ impl Exchange {
 
     /// Keeps a word for later, if there is room.
     fn park(&mut self, vip: Vip, word: Word, sender: &Id, at: Instant) -> Outcome {
-        match self.parked.get(&vip) {
-            Some(parked) if parked.word.order() > word.order() => {}
-            None if self.parked.len() >= PARKED => return Outcome::Unheard,
-            Some(_) | None => {
-                self.parked.insert(vip, Parked { word, sender: sender.clone(), at });
-            }
-        }
-        Outcome::Parked
-    }
-
-    /// Forgets what was put aside long ago.
-    fn forget_parked(&mut self, now: Instant) {
-        self.parked.retain(|_, parked| now < parked.at + PARKED_FOR);
-    }
-
-    /// Forgets what was put aside about a VIP, unless it is higher than the word of now.
-    fn unpark(&mut self, vip: Vip, owners: &impl Owners) {
-        if let Some(parked) = self.parked.get(&vip)
-            && owners.word(vip).is_some_and(|word| parked.word.order() <= word.order())
-        {
-            self.parked.remove(&vip);
-        }
+        let parked = Parked { word, sender: sender.clone(), at };
+        if self.parked.put(vip, parked) { Outcome::Parked } else { Outcome::Unheard }
     }
 
     /// Does what is due.
@@ -654,7 +568,7 @@ impl Exchange {
         if peer.digest_at <= now {
             peer.digest_at = now + COMPARE;
             self.send(vtep, Body::Digest(Box::new(owners.sums())));
-            self.forget_parked(now);
+            self.parked.forget_old(now);
         }
         let learns = self.learning.is_some();
         let Some(peer) = self.peers.get_mut(&vtep) else { return };

@@ -17,9 +17,12 @@
 //! number is taken once. Whoever speaks in an unknown session is greeted, at most every 100 ms: the last greeting may have been lost. Nothing is
 //! encrypted: who owns what can be seen on the underlay, as the encapsulated traffic itself can.
 
+mod datagrams;
 mod exchange;
 mod key;
 mod message;
+mod owners;
+mod parked;
 mod peer;
 mod socket;
 mod window;
@@ -29,9 +32,10 @@ mod word;
 mod tests;
 
 pub use self::{
-    exchange::{Exchange, Owners, Replaced},
+    exchange::Exchange,
     key::{Key, KeyError},
     message::{Call, LONGEST, Nonce, Ownership, Refusal},
+    owners::{Owners, Replaced},
     peer::{PeerReport, PeerState, RefusedDatagrams},
     socket::PeerSocket,
     word::{BUCKETS, Holder, Vip, Word},
