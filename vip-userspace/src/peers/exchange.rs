@@ -11,6 +11,7 @@ use std::{
 use super::{
     datagrams::Datagrams,
     key::Key,
+    learning::Learning,
     message::{Body, Call, MOST_ACKS, Message, NO_NONCE, News, Nonce, Refusal},
     owners::{Owners, Replaced},
     parked::{Parked, ParkedWords},
@@ -28,13 +29,7 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// How often words are compared with a host; that also keeps silence away.
 const COMPARE: Duration = Duration::from_secs(2);
 
-/// How long a host with new tables waits for what the others know.
-const WAIT: Duration = Duration::from_secs(3);
-
-/// How long it waits until it can ask them at all: the underlay may come up later than vipd.
-const WAIT_FOR_UNDERLAY: Duration = Duration::from_secs(30);
-
-/// How often it asks a host that has not told it yet.
+/// How often a host with new tables asks one that has not told it yet what that knows.
 const ASK: Duration = Duration::from_millis(200);
 
 /// Datagrams with words that go to a host at once, and the pause after them: more would overrun its socket.
@@ -50,17 +45,6 @@ const CEDED: usize = 4096;
 
 /// Draws random numbers.
 type Random = Box<dyn FnMut() -> Nonce + Send>;
-
-/// The time in which a host with new tables learns what the others know.
-#[derive(Debug, Default)]
-struct Learning {
-    /// Its end; `None`: the other hosts are not known yet.
-    until: Option<Instant>,
-    /// Whether they can be asked.
-    is_reachable: bool,
-    /// VIPs that guests of this host have claimed, with the highest epoch that the others told of.
-    held: BTreeMap<Vip, u64>,
-}
 
 /// What came of a word that was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +122,15 @@ impl Exchange {
             self.peers.insert(vtep, peer);
         }
         if let Some(learning) = &mut self.learning {
-            learning.until.get_or_insert(now + WAIT_FOR_UNDERLAY);
+            learning.begin(now);
         }
         self.note_answers(now);
     }
 
     /// Datagrams can be sent and received from now on: the others can be asked.
     pub fn reachable(&mut self, now: Instant) {
-        if let Some(learning) = self.learning.as_mut().filter(|learning| !learning.is_reachable) {
-            learning.is_reachable = true;
-            learning.until = learning.until.map(|until| until.min(now + WAIT));
+        if let Some(learning) = &mut self.learning {
+            learning.reachable(now);
         }
     }
 
@@ -156,7 +139,7 @@ impl Exchange {
         if let Some(learning) = &mut self.learning
             && self.peers.values().all(|peer| peer.answered)
         {
-            learning.until = learning.until.map(|until| until.min(now));
+            learning.end_by(now);
         }
     }
 
@@ -517,8 +500,7 @@ impl Exchange {
                 // What the other remembers may be older than this host's tables; a claim since it knows this session is not.
                 Ordering::Greater if is_mine && mine.claimed && claim == 0 && self.learning.is_some() => {
                     if let Some(learning) = &mut self.learning {
-                        let highest = learning.held.entry(vip).or_default();
-                        *highest = word.epoch.max(*highest);
+                        learning.hear(vip, word.epoch);
                     }
                     return Outcome::Settled;
                 }
@@ -648,13 +630,9 @@ impl Exchange {
     /// Ends the time of learning when everybody has answered or it has been long enough: what guests of this host have claimed
     /// meanwhile is theirs, above all that was heard.
     fn end_learning(&mut self, owners: &mut impl Owners, now: Instant) {
-        let Some(until) = self.learning.as_ref().and_then(|learning| learning.until) else { return };
-        if now < until {
-            return;
-        }
-        let held = self.learning.take().map(|learning| learning.held).unwrap_or_default();
+        let Some(learning) = self.learning.take_if(|learning| learning.is_over(now)) else { return };
         let mut raised = Vec::new();
-        for (vip, highest) in held {
+        for (vip, highest) in learning.into_held() {
             while let Some(mine) = owners.word(vip).filter(|word| word.is_held_on(&self.host)) {
                 if mine.epoch > highest {
                     break;
@@ -674,7 +652,7 @@ impl Exchange {
 
     /// When [`Self::tick`] has something to do.
     pub fn next(&self) -> Option<Instant> {
-        let learning = self.learning.as_ref().and_then(|learning| learning.until);
+        let learning = self.learning.as_ref().and_then(Learning::until);
         let of_peer = |peer: &Peer| {
             if !peer.up {
                 return peer.hello_at;

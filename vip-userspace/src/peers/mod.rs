@@ -20,6 +20,7 @@
 mod datagrams;
 mod exchange;
 mod key;
+mod learning;
 mod message;
 mod owners;
 mod parked;
